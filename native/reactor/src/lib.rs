@@ -1,0 +1,2 @@
+//! Sockets and time around the wire.
+#![forbid(unsafe_code)]

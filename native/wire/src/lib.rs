@@ -1,0 +1,2 @@
+//! HTTP/1.1 as values.
+#![forbid(unsafe_code)]
