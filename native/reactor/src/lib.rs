@@ -1,2 +1,9 @@
 //! Sockets and time around the wire.
+//!
+//! Owns       the event loop, its timers, the connections and what waits to be sent on them.
+//! Never      knows Python: what answers a request is a type parameter, [`Application`].
+//! Invariant  no call here blocks except the one wait of the loop, and that wait is lent to the
+//!            application so that it can let other threads run meanwhile.
 #![forbid(unsafe_code)]
+
+pub mod scoreboard;

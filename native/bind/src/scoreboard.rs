@@ -1,0 +1,174 @@
+//! The scoreboard: rows of counters in anonymous memory shared by arbiter and workers.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bicorn_reactor::scoreboard::Slot as Row;
+use pyo3::exceptions::{PyIndexError, PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Now, on the clock that Python calls `time.monotonic_ns()`.
+pub fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+struct Mapping {
+    rows: NonNull<Row>,
+    len: usize,
+}
+
+// SAFETY: a row holds atomics only, so any thread or process may touch it at any time.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(len: usize) -> rustix::io::Result<Self> {
+        let bytes = len * size_of::<Row>();
+        // SAFETY: a new anonymous mapping overlaps nothing that exists.
+        let memory = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+            )
+        }?;
+        let rows = NonNull::new(memory.cast()).expect("mmap never returns null");
+        Ok(Self { rows, len })
+    }
+
+    fn row(&self, index: usize) -> &Row {
+        assert!(index < self.len);
+        // SAFETY: inside the mapping, page-aligned, and zeroed memory is a valid row of atomics.
+        unsafe { self.rows.add(index).as_ref() }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped with this size in `new`; every row handle holds an Arc, so none is left.
+        let _ = unsafe { munmap(self.rows.as_ptr().cast(), self.len * size_of::<Row>()) };
+    }
+}
+
+/// Shared counters, one row a worker; made by the arbiter before it forks.
+#[pyclass(frozen, module = "bicorn._core")]
+pub struct Scoreboard {
+    mapping: Arc<Mapping>,
+}
+
+#[pymethods]
+impl Scoreboard {
+    #[new]
+    fn new(slots: usize) -> PyResult<Self> {
+        if slots == 0 || slots > 65_536 {
+            return Err(PyValueError::new_err(format!(
+                "a scoreboard has 1 to 65536 slots, not {slots}"
+            )));
+        }
+        let mapping = Mapping::new(slots)
+            .map_err(|errno| PyOSError::new_err((errno.raw_os_error(), "cannot map the scoreboard")))?;
+        Ok(Self { mapping: Arc::new(mapping) })
+    }
+
+    fn __len__(&self) -> usize {
+        self.mapping.len
+    }
+
+    fn slot(&self, index: usize) -> PyResult<Slot> {
+        if index >= self.mapping.len {
+            return Err(PyIndexError::new_err(format!(
+                "slot {index} of a scoreboard of {}",
+                self.mapping.len
+            )));
+        }
+        Ok(Slot { mapping: Arc::clone(&self.mapping), index })
+    }
+}
+
+/// One worker's row: written by the worker that holds it, read by everybody.
+#[pyclass(frozen, module = "bicorn._core")]
+#[derive(Clone)]
+pub struct Slot {
+    mapping: Arc<Mapping>,
+    /// Which row this is.
+    #[pyo3(get)]
+    index: usize,
+}
+
+impl Slot {
+    /// The row itself.
+    pub fn row(&self) -> &Row {
+        self.mapping.row(self.index)
+    }
+}
+
+#[pymethods]
+impl Slot {
+    fn reset(&self) {
+        self.row().reset();
+    }
+
+    fn beat(&self) {
+        self.row().beat(monotonic_ns());
+    }
+
+    #[getter]
+    fn heartbeat_ns(&self) -> u64 {
+        self.row().heartbeat_ns.load(Relaxed)
+    }
+
+    #[getter]
+    fn state(&self) -> u64 {
+        self.row().state.load(Relaxed)
+    }
+
+    #[setter]
+    fn set_state(&self, state: u64) {
+        self.row().state.store(state, Relaxed);
+    }
+
+    #[getter]
+    fn pid(&self) -> u64 {
+        self.row().pid.load(Relaxed)
+    }
+
+    #[setter]
+    fn set_pid(&self, pid: u64) {
+        self.row().pid.store(pid, Relaxed);
+    }
+
+    fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let row = self.row();
+        let counters = PyDict::new(py);
+        for (name, counter) in [
+            ("pid", &row.pid),
+            ("state", &row.state),
+            ("heartbeat_ns", &row.heartbeat_ns),
+            ("connections", &row.connections),
+            ("accepted", &row.accepted),
+            ("in_flight", &row.in_flight),
+            ("requests", &row.requests),
+            ("refused", &row.refused),
+            ("bytes_sent", &row.bytes_sent),
+            ("bytes_received", &row.bytes_received),
+            ("latency_sum_us", &row.latency_sum_us),
+            ("request_started_ns", &row.request_started_ns),
+        ] {
+            counters.set_item(name, counter.load(Relaxed))?;
+        }
+        for (class, counter) in row.status_classes.iter().enumerate() {
+            counters.set_item(format!("status_{}xx", class + 1), counter.load(Relaxed))?;
+        }
+        let latency: Vec<u64> = row.latency.iter().map(|bucket| bucket.load(Relaxed)).collect();
+        counters.set_item("latency_buckets", latency)?;
+        counters.set_item("request", String::from_utf8_lossy(&row.request_text()).into_owned())?;
+        Ok(counters)
+    }
+}

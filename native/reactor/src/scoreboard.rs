@@ -1,0 +1,155 @@
+//! One worker's row of the scoreboard: plain atomics in memory that arbiter and worker share.
+//!
+//! Owns       the layout of a row and what each counter means.
+//! Never      maps memory (bind does) or reads a clock (the loop passes the time in).
+//! Invariant  one writer, the worker that holds the row, so an increment is a load and a store;
+//!            readers in other processes may see counters of slightly different moments.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::Release};
+
+/// Buckets of a duration histogram: bucket `i` counts durations under `2^i` microseconds,
+/// the last one everything longer (2^27 µs is 134 s, beyond any sensible request timeout).
+pub const HISTOGRAM_BUCKETS: usize = 28;
+
+/// Bytes kept of the current request's method and target, enough to name it in a log line.
+pub const REQUEST_TEXT_BYTES: usize = 256;
+
+/// A row. `repr(C)` and zero-initialised: a fresh anonymous mapping is a valid row.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Slot {
+    /// Process id of the worker, 0 when the row is free.
+    pub pid: AtomicU64,
+    /// State of the worker; the numbers belong to the arbiter's state table.
+    pub state: AtomicU64,
+    /// `CLOCK_MONOTONIC` in nanoseconds at the last proof of life.
+    pub heartbeat_ns: AtomicU64,
+    /// Connections open now.
+    pub connections: AtomicU64,
+    /// Connections accepted since the worker started.
+    pub accepted: AtomicU64,
+    /// Requests inside the application now.
+    pub in_flight: AtomicU64,
+    /// Requests answered, refusals included.
+    pub requests: AtomicU64,
+    /// Requests refused by the wire rules, before any application saw them.
+    pub refused: AtomicU64,
+    /// Bytes handed to the kernel for clients.
+    pub bytes_sent: AtomicU64,
+    /// Bytes read from clients.
+    pub bytes_received: AtomicU64,
+    /// Answers by status class, 1xx to 5xx.
+    pub status_classes: [AtomicU64; 5],
+    /// How long the application took, in powers of two of a microsecond.
+    pub latency: [AtomicU64; HISTOGRAM_BUCKETS],
+    /// Sum of the same, in microseconds.
+    pub latency_sum_us: AtomicU64,
+    /// When the current request entered the application, 0 when there is none.
+    pub request_started_ns: AtomicU64,
+    request_text_len: AtomicU64,
+    request_text: [AtomicU8; REQUEST_TEXT_BYTES],
+}
+
+fn add(counter: &AtomicU64, amount: u64) {
+    // One writer: no locked instruction is needed, only an untorn store.
+    counter.store(counter.load(Relaxed).wrapping_add(amount), Relaxed);
+}
+
+impl Slot {
+    /// Gives every counter back its zero, before the row is handed to a new worker.
+    pub fn reset(&self) {
+        for counter in [
+            &self.pid,
+            &self.state,
+            &self.heartbeat_ns,
+            &self.connections,
+            &self.accepted,
+            &self.in_flight,
+            &self.requests,
+            &self.refused,
+            &self.bytes_sent,
+            &self.bytes_received,
+            &self.latency_sum_us,
+            &self.request_started_ns,
+            &self.request_text_len,
+        ]
+        .into_iter()
+        .chain(&self.status_classes)
+        .chain(&self.latency)
+        {
+            counter.store(0, Relaxed);
+        }
+    }
+
+    /// Proof of life at `now_ns`.
+    pub fn beat(&self, now_ns: u64) {
+        self.heartbeat_ns.store(now_ns, Relaxed);
+    }
+
+    /// A request enters the application; `text` is its method and target, cut to what fits.
+    pub fn request_entered(&self, now_ns: u64, method: &[u8], target: &[u8]) {
+        let mut at = 0;
+        for byte in method.iter().chain(b" ").chain(target).take(REQUEST_TEXT_BYTES) {
+            self.request_text[at].store(*byte, Relaxed);
+            at += 1;
+        }
+        self.request_text_len.store(at as u64, Relaxed);
+        add(&self.in_flight, 1);
+        self.request_started_ns.store(now_ns, Release);
+    }
+
+    /// The same request left the application with an answer of this `status`.
+    pub fn request_left(&self, started_ns: u64, now_ns: u64, status: u16) {
+        self.request_started_ns.store(0, Relaxed);
+        self.in_flight
+            .store(self.in_flight.load(Relaxed).saturating_sub(1), Relaxed);
+        let elapsed_us = now_ns.saturating_sub(started_ns) / 1_000;
+        let bucket = (64 - elapsed_us.leading_zeros() as usize).min(HISTOGRAM_BUCKETS - 1);
+        add(&self.latency[bucket], 1);
+        add(&self.latency_sum_us, elapsed_us);
+        self.answered(status);
+    }
+
+    /// A request was refused by the wire rules with `status`.
+    pub fn request_refused(&self, status: u16) {
+        add(&self.refused, 1);
+        self.answered(status);
+    }
+
+    /// A connection was accepted.
+    pub fn connection_opened(&self) {
+        add(&self.accepted, 1);
+        add(&self.connections, 1);
+    }
+
+    /// A connection was closed.
+    pub fn connection_closed(&self) {
+        self.connections
+            .store(self.connections.load(Relaxed).saturating_sub(1), Relaxed);
+    }
+
+    /// Bytes went out.
+    pub fn sent(&self, bytes: usize) {
+        add(&self.bytes_sent, bytes as u64);
+    }
+
+    /// Bytes came in.
+    pub fn received(&self, bytes: usize) {
+        add(&self.bytes_received, bytes as u64);
+    }
+
+    /// The request in the application now, as `METHOD target`; stale once the request has left.
+    pub fn request_text(&self) -> Vec<u8> {
+        let len = (self.request_text_len.load(Relaxed) as usize).min(REQUEST_TEXT_BYTES);
+        self.request_text[..len].iter().map(|byte| byte.load(Relaxed)).collect()
+    }
+
+    fn answered(&self, status: u16) {
+        add(&self.requests, 1);
+        if let Some(class) = (usize::from(status) / 100).checked_sub(1)
+            && class < 5
+        {
+            add(&self.status_classes[class], 1);
+        }
+    }
+}
