@@ -19,13 +19,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Literal, TypeVar
 
 from harness.answers import Answer, AnswerReader
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Kind = Literal["bicorn", "gunicorn"]
 T = TypeVar("T")
-S = TypeVar("S", bound="Server")
 
 DEADLINE_S = 20.0  # generous: a loaded two-core machine boots eight servers at once
 APPS = Path(__file__).resolve().parent.parent / "apps"
@@ -154,7 +156,7 @@ class Server:
         self._process.wait(DEADLINE_S)
         self._join_output()
 
-    def __enter__(self: S) -> S:
+    def __enter__(self) -> Self:
         if self._process is None:
             self.start()
         return self
