@@ -1,0 +1,1 @@
+"""The user's application: found, loaded, told apart (WSGI or ASGI) and watched for changes."""

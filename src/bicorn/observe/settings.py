@@ -1,0 +1,49 @@
+"""What the log needs to know of the settings.
+
+Owns       the list of settings that logging reads.
+Never      holds a value.
+Invariant  anything with these attributes will do, so a Gunicorn `Config` or a few lines in a test can stand in.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class LogSettings(Protocol):
+    """The logging part of `bicorn.config.Settings`."""
+
+    @property
+    def errorlog(self) -> str | None: ...
+    @property
+    def accesslog(self) -> str | None: ...
+    @property
+    def access_log_format(self) -> str: ...
+    @property
+    def loglevel(self) -> str: ...
+    @property
+    def capture_output(self) -> bool: ...
+    @property
+    def logger_class(self) -> Any: ...  # Any: a dotted name or a class, which may be a third party's
+    @property
+    def logconfig(self) -> str | None: ...
+    @property
+    def logconfig_dict(self) -> dict[str, Any]: ...  # Any: the schema is dictConfig's
+    @property
+    def logconfig_json(self) -> str | None: ...
+    @property
+    def syslog(self) -> bool: ...
+    @property
+    def syslog_addr(self) -> str: ...
+    @property
+    def syslog_prefix(self) -> str | None: ...
+    @property
+    def syslog_facility(self) -> str: ...
+    @property
+    def disable_redirect_access_to_syslog(self) -> bool: ...
+    @property
+    def proc_name(self) -> str: ...
+    @property
+    def uid(self) -> int: ...
+    @property
+    def gid(self) -> int: ...
