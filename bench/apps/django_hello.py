@@ -1,0 +1,26 @@
+"""Hello through Django in one file, with the two middlewares of startproject that need no database."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+settings.configure(
+    ALLOWED_HOSTS=["127.0.0.1"],
+    MIDDLEWARE=[
+        "django.middleware.security.SecurityMiddleware",
+        "django.middleware.common.CommonMiddleware",
+    ],
+    ROOT_URLCONF=__name__,
+    SECRET_KEY="nothing is signed here",
+)
+
+
+def hello(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("Hello, world!", content_type="text/plain")
+
+
+urlpatterns = [path("", hello)]
+app = get_wsgi_application()
