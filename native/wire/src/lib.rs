@@ -1,2 +1,31 @@
-//! HTTP/1.1 as values.
+//! HTTP/1.1 as values: bytes in; heads, body slices and refusals out.
+//!
+//! Owns       every decision about what the bytes of a request mean, and whether they mean anything.
+//! Never      touches a socket, a clock, a thread, a log or Python; holds no bytes of a message
+//!            but the trailers.
+//! Invariant  fed at any split, the same bytes give the same heads, the same data and the same
+//!            refusal: each decision is taken at the first byte that forces it, and looks at no
+//!            byte after that one.
 #![forbid(unsafe_code)]
+
+mod body;
+mod field;
+mod grammar;
+mod head;
+mod limits;
+mod line;
+mod refusal;
+mod response;
+mod target;
+
+pub use body::{BodyDecoder, BodyStep};
+pub use field::{Field, parse_content_length, unfold};
+pub use grammar::{is_field_value, is_reason, is_token};
+pub use head::{Framing, Head, HeadParser, Progress, Span, Version};
+pub use limits::{Leniency, Limits, Rules};
+pub use refusal::{Refusal, RefusalKind};
+pub use response::{
+    LAST_CHUNK, ResponseFraming, is_hop_by_hop, push_chunk_head, push_refusal, reason_phrase,
+    response_framing,
+};
+pub use target::TargetForm;
