@@ -1,0 +1,130 @@
+"""What can only be seen when all values are there.
+
+Owns       the refusal of features that this version does not have, and of values that do not go together.
+Never      reads a source.
+Invariant  settings that passed ask for nothing that would be ignored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from bicorn.config.addresses import parse_address
+from bicorn.config.kind import Invalid
+from bicorn.config.setting import Setting, shown
+from bicorn.config.settings import Settings
+from bicorn.config.spelling import nearest
+from bicorn.errors import ConfigError
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+
+SYNC_PATHS: Final = ("gunicorn.workers.sync.SyncWorker", "bicorn.workers.sync.SyncWorker")
+
+# The worker classes that Gunicorn knows by name or that are published for it, and what each would need here.
+ABSENT_WORKERS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("gthread", "gunicorn.workers.gthread.ThreadWorker"), "the gthread worker class"),
+    **dict.fromkeys(("gevent", "gunicorn.workers.ggevent.GeventWorker"), "the gevent worker class"),
+    **dict.fromkeys(
+        ("gevent_wsgi", "gevent_pywsgi", "gunicorn.workers.ggevent.GeventPyWSGIWorker"),
+        "the gevent_pywsgi worker class",
+    ),
+    **dict.fromkeys(("tornado", "gunicorn.workers.gtornado.TornadoWorker"), "the tornado worker class"),
+    **dict.fromkeys(("eventlet", "gunicorn.workers.geventlet.EventletWorker"), "the eventlet worker class"),
+    **dict.fromkeys(("asgi", "gunicorn.workers.gasgi.ASGIWorker"), "the asgi worker class"),
+    **dict.fromkeys(
+        ("uvicorn.workers.UvicornWorker", "uvicorn.workers.UvicornH11Worker", "uvicorn_worker.UvicornWorker"),
+        "the asgi worker class",
+    ),
+}
+KNOWN_WORKERS: Final = ("sync", *(name for name in ABSENT_WORKERS if "." not in name))
+
+LATER: Final = "which arrives with a later version of Bicorn"
+
+
+def check(settings: Settings) -> None:
+    """Raise the first fault, as one line that names the setting and its source."""
+    for fault in _faults(settings):
+        raise ConfigError(fault)
+
+
+def _faults(settings: Settings) -> Iterator[str]:
+    for name, declaration in settings.declarations().items():
+        yield from _absent(settings, name, declaration)
+    for check_one in CHECKS:
+        yield from check_one(settings)
+
+
+def _absent(settings: Settings, name: str, declaration: Setting[object]) -> Iterator[str]:
+    absent = declaration.absent
+    if absent is None or settings.is_default(name):
+        return
+    if absent.unless is not None and settings.values[absent.unless]:
+        return
+    yield f"{_where(settings, name)} asks for {absent.feature}, {absent.verdict}; remove the setting to start without it"
+
+
+def _where(settings: Settings, name: str) -> str:
+    value = settings.values[name]
+    text = settings.declarations()[name].show(value) if callable(value) else shown(value)
+    return f"{name} = {text} ({settings.source_of(name)})"
+
+
+def _worker_class(settings: Settings) -> Iterator[str]:
+    name = settings.worker_class
+    if not isinstance(name, str) or name == "sync" or name in SYNC_PATHS:
+        return
+    where = _where(settings, "worker_class")
+    if name in ABSENT_WORKERS:
+        yield f"{where} asks for {ABSENT_WORKERS[name]}, {LATER}; use sync"
+    elif name.startswith("egg:"):
+        yield f"{where} asks for worker classes by entry point, {LATER}; give the dotted path of the class"
+    elif "." not in name:
+        meant = nearest(name, KNOWN_WORKERS)
+        hint = f"; did you mean {meant}?" if meant else ""
+        yield (
+            f"{where} is not allowed; it has to be one of {', '.join(KNOWN_WORKERS)}, or the dotted path of a class{hint}"
+        )
+
+
+def _threads(settings: Settings) -> Iterator[str]:
+    if settings.threads > 1 and settings.worker_class_str == "gthread":
+        yield (
+            f"{_where(settings, 'threads')} asks for the gthread worker class, {LATER}; "
+            "use workers instead, or threads = 1"
+        )
+
+
+def _bind(settings: Settings) -> Iterator[str]:
+    where = _where(settings, "bind")
+    for text in settings.bind:
+        try:
+            parse_address(text)
+        except Invalid as reason:
+            yield (f"{where} is not allowed: {reason}; it has to be HOST, HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N")
+    if not settings.bind and "LISTEN_FDS" not in settings.env_orig:
+        yield f"{where} is not allowed: nothing would be listened on; it has to hold at least one address"
+
+
+def _raw_env(settings: Settings) -> Iterator[str]:
+    for name in ("raw_env", "raw_paste_global_conf"):
+        for text in settings.values[name]:  # type: ignore[attr-defined]  # both are declared as lists of strings
+            if "=" not in text:
+                yield f"{_where(settings, name)} is not allowed: {text!r} has no value; each has to be KEY=VALUE"
+
+
+def _directories(settings: Settings) -> Iterator[str]:
+    for name in ("worker_tmp_dir", "tmp_upload_dir"):
+        path = settings.values[name]
+        if isinstance(path, str) and not os.path.isdir(path):
+            yield f"{_where(settings, name)} is not allowed; it has to be a directory that exists"
+
+
+CHECKS: Final[tuple[Callable[[Settings], Iterator[str]], ...]] = (
+    _worker_class,
+    _threads,
+    _bind,
+    _raw_env,
+    _directories,
+)
