@@ -387,3 +387,311 @@ impl Extension {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq)]
+    struct Decoded {
+        data: Vec<u8>,
+        trailers: Vec<(Vec<u8>, Vec<u8>)>,
+        consumed: usize,
+        finished: bool,
+    }
+
+    /// Feeds the pieces one after the other, each joined to what the step before left over.
+    fn decode(framing: Framing, limits: &Limits, pieces: &[&[u8]]) -> Result<Decoded, RefusalKind> {
+        let mut decoder = BodyDecoder::new(framing, limits).map_err(|refusal| refusal.kind)?;
+        let mut data = Vec::new();
+        let mut consumed = 0;
+        'pieces: for piece in pieces {
+            let mut rest = *piece;
+            loop {
+                match decoder.step(rest).map_err(|refusal| refusal.kind)? {
+                    BodyStep::NeedData { consumed: taken } => {
+                        assert_eq!(taken, rest.len(), "framing is never left unread");
+                        consumed += taken;
+                        continue 'pieces;
+                    }
+                    BodyStep::Data { start, end } => {
+                        assert!(start < end);
+                        data.extend_from_slice(&rest[start..end]);
+                        consumed += end;
+                        rest = &rest[end..];
+                    }
+                    BodyStep::End { consumed: taken } => {
+                        consumed += taken;
+                        break 'pieces;
+                    }
+                }
+            }
+        }
+        let trailers = decoder.trailers().to_vec();
+        Ok(Decoded {
+            data,
+            trailers,
+            consumed,
+            finished: decoder.is_finished(),
+        })
+    }
+
+    fn chunked(bytes: &[u8]) -> Result<Decoded, RefusalKind> {
+        decode(Framing::Chunked, &Limits::default(), &[bytes])
+    }
+
+    fn data_of(bytes: &[u8]) -> Vec<u8> {
+        let decoded = chunked(bytes).expect("an accepted body");
+        assert!(decoded.finished);
+        decoded.data
+    }
+
+    #[test]
+    fn a_body_without_bytes_has_ended_at_once() {
+        for framing in [Framing::None, Framing::Length(0)] {
+            let mut decoder = BodyDecoder::new(framing, &Limits::default()).unwrap();
+            assert!(decoder.is_finished());
+            assert_eq!(decoder.step(b"next"), Ok(BodyStep::End { consumed: 0 }));
+        }
+    }
+
+    #[test]
+    fn a_length_takes_its_bytes_and_no_more() {
+        let decoded = decode(
+            Framing::Length(5),
+            &Limits::default(),
+            &[b"hel", b"", b"lo!"],
+        )
+        .unwrap();
+        assert_eq!(
+            (&decoded.data[..], decoded.consumed, decoded.finished),
+            (&b"hello"[..], 5, true)
+        );
+        let decoded = decode(Framing::Length(5), &Limits::default(), &[b"hell"]).unwrap();
+        assert!(!decoded.finished);
+    }
+
+    #[test]
+    fn chunks_are_joined_and_the_next_message_is_left_alone() {
+        let decoded = chunked(b"5\r\nhello\r\n006\r\n world\r\n0\r\n\r\nGET /").unwrap();
+        assert_eq!(decoded.data, b"hello world");
+        assert_eq!(
+            decoded.consumed,
+            b"5\r\nhello\r\n006\r\n world\r\n0\r\n\r\n".len()
+        );
+        assert!(decoded.finished);
+        assert_eq!(data_of(b"A\r\n0123456789\r\n00\r\n\r\n"), b"0123456789");
+    }
+
+    #[test]
+    fn chunk_sizes_are_one_to_sixteen_hex_digits() {
+        assert_eq!(
+            data_of(b"0000000000000001\r\na\r\n0000000000000000\r\n\r\n"),
+            b"a"
+        );
+        for (bytes, kind) in [
+            (&b"00000000000000001"[..], RefusalKind::InvalidChunkSize),
+            (b"0x1", RefusalKind::InvalidChunkSize),
+            (b"+1", RefusalKind::InvalidChunkSize),
+            (b"-1", RefusalKind::InvalidChunkSize),
+            (b" 1", RefusalKind::InvalidChunkSize),
+            (b"\r\n", RefusalKind::InvalidChunkSize),
+            (b";", RefusalKind::InvalidChunkSize),
+            (b"g", RefusalKind::InvalidChunkSize),
+            (b"1_0", RefusalKind::InvalidChunkSize),
+            (b"ffffffffffffffff\r\n", RefusalKind::ChunkSizeTooLarge),
+            (b"8000000000000000\r\n", RefusalKind::ChunkSizeTooLarge),
+            (
+                b"1\r\na\r\n7fffffffffffffff\r\n",
+                RefusalKind::ChunkSizeTooLarge,
+            ),
+            (b"1\n", RefusalKind::BareLf),
+            (b"1\ra", RefusalKind::BareCr),
+            (b"1\r\nab", RefusalKind::MissingChunkEnd),
+            (b"1\r\na\n", RefusalKind::MissingChunkEnd),
+            (b"1\r\na\ra", RefusalKind::MissingChunkEnd),
+            (b"1\r\na1\r\n", RefusalKind::MissingChunkEnd),
+        ] {
+            assert_eq!(chunked(bytes), Err(kind), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn chunk_extensions_are_checked_and_ignored() {
+        for extension in [
+            ";a",
+            ";a=b",
+            ";a=\"b\"",
+            ";a=\"\"",
+            ";a=\"b;\\\"c\\\\\"",
+            " ;a",
+            "\t;\ta\t=\tb\t;c",
+            ";a;b=c;d",
+            ";a=\"\u{e9}\"",
+            ";a ",
+            ";a=b ",
+        ] {
+            let body = format!("1{extension}\r\na\r\n0{extension}\r\n\r\n");
+            assert_eq!(data_of(body.as_bytes()), b"a", "{extension}");
+        }
+        for (extension, kind) in [
+            (" \r", RefusalKind::InvalidChunkExtension),
+            (" a", RefusalKind::InvalidChunkExtension),
+            (";\r", RefusalKind::InvalidChunkExtension),
+            (";=", RefusalKind::InvalidChunkExtension),
+            (";a=\r", RefusalKind::InvalidChunkExtension),
+            (";a==", RefusalKind::InvalidChunkExtension),
+            (";a b", RefusalKind::InvalidChunkExtension),
+            (";a=b c", RefusalKind::InvalidChunkExtension),
+            (";a=\"b\"c", RefusalKind::InvalidChunkExtension),
+            (";a=\"b\r", RefusalKind::InvalidChunkExtension),
+            (";a=\"b\\\r", RefusalKind::InvalidChunkExtension),
+            (";a=\"\0", RefusalKind::InvalidChunkExtension),
+            (";a\0", RefusalKind::InvalidChunkExtension),
+            (";a\n", RefusalKind::BareLf),
+            (";a=\"\n", RefusalKind::BareLf),
+            (";a\rb", RefusalKind::BareCr),
+        ] {
+            assert_eq!(
+                chunked(format!("1{extension}").as_bytes()),
+                Err(kind),
+                "{extension:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_chunk_may_have_extensions_up_to_the_limit() {
+        let limits = Limits {
+            chunk_extension_bytes: 4,
+            ..Limits::default()
+        };
+        let body = b"1;a=b\r\nx\r\n1;c=d\r\ny\r\n0\r\n\r\n";
+        assert_eq!(
+            decode(Framing::Chunked, &limits, &[body]).unwrap().data,
+            b"xy"
+        );
+        let refusal = decode(Framing::Chunked, &limits, &[b"1;a=bc"]).unwrap_err();
+        assert_eq!(refusal, RefusalKind::ChunkExtensionTooLong);
+        let limits = Limits {
+            chunk_extension_bytes: 0,
+            ..Limits::default()
+        };
+        assert_eq!(
+            decode(Framing::Chunked, &limits, &[b"1;"]).unwrap_err(),
+            RefusalKind::ChunkExtensionTooLong
+        );
+    }
+
+    #[test]
+    fn trailers_are_kept_apart() {
+        let decoded = chunked(b"0\r\nDigest:  abc \r\nX-Empty:\r\n\r\n").unwrap();
+        assert!(decoded.finished);
+        let expected = [
+            (b"Digest".to_vec(), b"abc".to_vec()),
+            (b"X-Empty".to_vec(), Vec::new()),
+        ];
+        assert_eq!(decoded.trailers, expected);
+    }
+
+    #[test]
+    fn trailers_follow_the_rules_of_fields() {
+        for (trailers, kind) in [
+            ("a b: c\r\n", RefusalKind::InvalidFieldName),
+            ("a : c\r\n", RefusalKind::SpaceBeforeColon),
+            ("a\r\n", RefusalKind::MissingColon),
+            (": a\r\n", RefusalKind::InvalidFieldName),
+            (" a: b", RefusalKind::LeadingWhitespace),
+            ("a: b\r\n c", RefusalKind::ObsoleteFolding),
+            ("a: b\n", RefusalKind::BareLf),
+            ("\n", RefusalKind::BareLf),
+            ("a: b\rc", RefusalKind::BareCr),
+            ("\ra", RefusalKind::BareCr),
+            ("a: \0", RefusalKind::ControlByte),
+            ("\0", RefusalKind::ControlByte),
+            ("Content-Length: 1\r\n", RefusalKind::ForbiddenTrailer),
+            (
+                "TRANSFER-ENCODING: chunked\r\n",
+                RefusalKind::ForbiddenTrailer,
+            ),
+            ("Host: h\r\n", RefusalKind::ForbiddenTrailer),
+            ("Authorization: x\r\n", RefusalKind::ForbiddenTrailer),
+        ] {
+            assert_eq!(
+                chunked(format!("0\r\n{trailers}").as_bytes()),
+                Err(kind),
+                "{trailers:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn trailers_are_bounded_in_bytes_and_number() {
+        let limits = Limits {
+            trailer_bytes: 12,
+            ..Limits::default()
+        };
+        assert!(
+            decode(Framing::Chunked, &limits, &[b"0\r\na: b\r\nc: d\r\n\r\n"])
+                .unwrap()
+                .finished
+        );
+        for bytes in [
+            &b"0\r\na: b\r\nc: de"[..],
+            b"0\r\na: bcdefghi",
+            b"0\r\na: b\r\nc: d\r\ne",
+        ] {
+            assert_eq!(
+                decode(Framing::Chunked, &limits, &[bytes]).unwrap_err(),
+                RefusalKind::TrailersTooLong
+            );
+        }
+        let limits = Limits {
+            trailer_fields: 1,
+            ..Limits::default()
+        };
+        assert!(
+            decode(Framing::Chunked, &limits, &[b"0\r\na: b\r\n\r\n"])
+                .unwrap()
+                .finished
+        );
+        let refusal = decode(Framing::Chunked, &limits, &[b"0\r\na: b\r\nc"]).unwrap_err();
+        assert_eq!(refusal, RefusalKind::TooManyTrailers);
+    }
+
+    #[test]
+    fn a_body_beyond_its_limit_is_refused_before_it_is_read() {
+        let limits = Limits {
+            body_bytes: 5,
+            ..Limits::default()
+        };
+        assert!(BodyDecoder::new(Framing::Length(5), &limits).is_ok());
+        assert_eq!(
+            BodyDecoder::new(Framing::Length(6), &limits)
+                .unwrap_err()
+                .status,
+            413
+        );
+        assert!(
+            decode(Framing::Chunked, &limits, &[b"5\r\nhello\r\n0\r\n\r\n"])
+                .unwrap()
+                .finished
+        );
+        assert_eq!(
+            decode(Framing::Chunked, &limits, &[b"6\r\n"]).unwrap_err(),
+            RefusalKind::BodyTooLarge
+        );
+        assert_eq!(
+            decode(Framing::Chunked, &limits, &[b"3\r\nabc\r\n3\r\n"]).unwrap_err(),
+            RefusalKind::BodyTooLarge
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_final() {
+        let mut decoder = BodyDecoder::new(Framing::Chunked, &Limits::default()).unwrap();
+        let refusal = decoder.step(b"x").unwrap_err();
+        assert_eq!(decoder.step(b"0\r\n\r\n"), Err(refusal));
+        assert!(!decoder.is_finished());
+    }
+}

@@ -668,3 +668,395 @@ fn read_expectation(notable: &Notable, buf: &[u8], head: &mut Head) -> Result<()
     head.expects_continue = has_body && head.version.is_http11();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_with(bytes: &[u8], rules: &Rules) -> Result<(Head, Progress), Refusal> {
+        let mut head = Head::default();
+        let progress = HeadParser::new().parse(bytes, rules, &mut head)?;
+        Ok((head, progress))
+    }
+
+    fn accept(bytes: &[u8]) -> Head {
+        let (head, progress) = parse_with(bytes, &Rules::default()).expect("an accepted head");
+        assert_eq!(progress, Progress::Complete);
+        head
+    }
+
+    fn refuse(bytes: &[u8]) -> RefusalKind {
+        parse_with(bytes, &Rules::default())
+            .expect_err("a refusal")
+            .kind
+    }
+
+    fn lenient(change: impl FnOnce(&mut Leniency)) -> Rules {
+        let mut rules = Rules::default();
+        change(&mut rules.leniency);
+        rules
+    }
+
+    fn limited(change: impl FnOnce(&mut Limits)) -> Rules {
+        let mut rules = Rules::default();
+        change(&mut rules.limits);
+        rules
+    }
+
+    #[test]
+    fn the_parts_of_a_head_are_spans_of_its_buffer() {
+        let bytes = b"\r\nPOST /a?b HTTP/1.1\r\nHost: h\r\nX: \t y z \r\n\r\nbody";
+        let head = accept(bytes);
+        assert_eq!(head.method.of(bytes), b"POST");
+        assert_eq!(head.target.of(bytes), b"/a?b");
+        assert_eq!(head.path.of(bytes), b"/a");
+        assert_eq!(head.query.of(bytes), b"b");
+        assert_eq!(head.fields.len(), 2);
+        assert_eq!(head.fields[1].name.of(bytes), b"X");
+        assert_eq!(head.fields[1].value.of(bytes), b"y z");
+        assert_eq!(head.host.unwrap().of(bytes), b"h");
+        assert_eq!(&bytes[head.len..], b"body");
+    }
+
+    #[test]
+    fn a_head_and_a_parser_can_be_used_again() {
+        let mut head = Head::default();
+        let mut parser = HeadParser::new();
+        let first = b"POST http://other/ HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
+        assert_eq!(
+            parser.parse(first, &Rules::default(), &mut head),
+            Ok(Progress::Complete)
+        );
+        parser.reset();
+        let second = b"GET / HTTP/1.0\r\n\r\n";
+        assert_eq!(
+            parser.parse(second, &Rules::default(), &mut head),
+            Ok(Progress::Complete)
+        );
+        assert_eq!(head, parse_with(second, &Rules::default()).unwrap().0);
+    }
+
+    #[test]
+    fn bytes_are_looked_at_once_however_they_arrive() {
+        let bytes = b"GET /a HTTP/1.1\r\nHost: h\r\nA: 1\r\n\r\n";
+        let mut head = Head::default();
+        let mut parser = HeadParser::new();
+        for end in 0..bytes.len() {
+            let progress = parser.parse(&bytes[..end], &Rules::default(), &mut head);
+            assert_eq!(progress, Ok(Progress::Partial), "{end}");
+            assert!(
+                parser.scanned + 2 >= end,
+                "all but a pending CR LF has been scanned"
+            );
+        }
+        assert_eq!(
+            parser.parse(bytes, &Rules::default(), &mut head),
+            Ok(Progress::Complete)
+        );
+        assert_eq!(head, accept(bytes));
+    }
+
+    #[test]
+    fn what_cannot_start_a_request_is_refused_at_its_first_byte() {
+        for (bytes, kind) in [
+            (&b"\x16\x03\x01"[..], RefusalKind::NotARequest),
+            (b" ", RefusalKind::NotARequest),
+            (b"\0", RefusalKind::NotARequest),
+            (b"\xff", RefusalKind::NotARequest),
+            (b"\n", RefusalKind::BareLf),
+            (b"\rG", RefusalKind::BareCr),
+            (b"\r\n\r\n\r", RefusalKind::TooManyEmptyLines),
+        ] {
+            assert_eq!(refuse(bytes), kind, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_repeats_until_the_reset() {
+        let mut head = Head::default();
+        let mut parser = HeadParser::new();
+        let bad = b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n";
+        for _ in 0..2 {
+            let refusal = parser.parse(bad, &Rules::default(), &mut head).unwrap_err();
+            assert_eq!(refusal.kind, RefusalKind::DuplicateHost);
+        }
+    }
+
+    #[test]
+    fn limits_hold_at_the_byte_that_exceeds_them() {
+        let rules = limited(|limits| limits.request_line_bytes = 14);
+        assert!(parse_with(b"GET / HTTP/1.1\r\n", &rules).is_ok());
+        assert!(parse_with(b"GET /aHTTP/1.1", &rules).is_ok());
+        assert_eq!(
+            parse_with(b"GET /aa TTP/1.1", &rules).unwrap_err().status,
+            414
+        );
+
+        let rules = limited(|limits| limits.field_bytes = 8);
+        assert!(parse_with(b"GET / HTTP/1.1\r\nHost:a\r\n", &rules).is_ok());
+        assert_eq!(
+            parse_with(b"GET / HTTP/1.1\r\nHost:ab", &rules)
+                .unwrap_err()
+                .status,
+            431
+        );
+
+        let rules = limited(|limits| limits.fields = 1);
+        let head = b"GET / HTTP/1.1\r\nHost:a\r\n\r\n";
+        assert!(parse_with(head, &rules).is_ok());
+        let refusal = parse_with(b"GET / HTTP/1.1\r\nHost:a\r\nB", &rules).unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::TooManyFields);
+
+        for missing in 0..head.len() {
+            let rules = limited(|limits| limits.head_bytes = missing);
+            assert_eq!(
+                parse_with(head, &rules).unwrap_err().kind,
+                RefusalKind::HeadTooLong,
+                "{missing}"
+            );
+        }
+        assert!(parse_with(head, &limited(|limits| limits.head_bytes = head.len())).is_ok());
+    }
+
+    #[test]
+    fn zero_is_no_bound_for_a_line_or_a_field_but_the_head_is_still_bounded() {
+        let rules = limited(|limits| {
+            limits.request_line_bytes = 0;
+            limits.field_bytes = 0;
+            limits.head_bytes = 20_000;
+        });
+        let long = format!(
+            "GET /{} HTTP/1.1\r\nHost: h\r\nA: {}\r\n\r\n",
+            "a".repeat(9000),
+            "b".repeat(9000)
+        );
+        assert!(parse_with(long.as_bytes(), &rules).is_ok());
+        let longer = format!("GET /{}", "a".repeat(20_000));
+        assert_eq!(
+            parse_with(longer.as_bytes(), &rules).unwrap_err().kind,
+            RefusalKind::HeadTooLong
+        );
+    }
+
+    #[test]
+    fn the_empty_line_is_no_field() {
+        let rules = limited(|limits| limits.field_bytes = 1);
+        assert!(parse_with(b"GET / HTTP/1.0\r\n\r\n", &rules).is_ok());
+    }
+
+    #[test]
+    fn folded_values_are_one_value_where_that_was_asked_for() {
+        let rules = lenient(|leniency| leniency.obsolete_folding = true);
+        let bytes = b"GET / HTTP/1.1\r\nHost: h\r\nA: 1 \r\n\t 2\r\n \r\nB:\r\n 3\r\n\r\n";
+        let (head, _) = parse_with(bytes, &rules).unwrap();
+        assert_eq!(&*head.fields[1].text(bytes), b"1 2");
+        assert!(head.fields[1].folded);
+        assert_eq!(head.fields[2].value.of(bytes), b"3");
+        assert!(!head.fields[2].folded);
+    }
+
+    #[test]
+    fn a_folded_value_is_read_whole() {
+        let rules = lenient(|leniency| leniency.obsolete_folding = true);
+        for (fields, kind) in [
+            (
+                "Host: h\r\nContent-Length: 1\r\n 2",
+                RefusalKind::InvalidContentLength,
+            ),
+            (
+                "Host: h\r\nTransfer-Encoding: chunked\r\n , gzip",
+                RefusalKind::InvalidTransferEncoding,
+            ),
+            ("Host: h\r\n i", RefusalKind::InvalidHost),
+            (
+                "Host: h\r\nExpect: 100-continue\r\n or",
+                RefusalKind::UnknownExpectation,
+            ),
+        ] {
+            let bytes = format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n");
+            assert_eq!(
+                parse_with(bytes.as_bytes(), &rules).unwrap_err().kind,
+                kind,
+                "{fields}"
+            );
+        }
+        let bytes = b"GET / HTTP/1.1\r\nHost: h\r\nConnection:\r\n close\r\n\r\n";
+        assert!(!parse_with(bytes, &rules).unwrap().0.keep_alive);
+    }
+
+    #[test]
+    fn a_folded_field_is_bounded_as_a_whole() {
+        let rules = Rules {
+            limits: Limits {
+                field_bytes: 12,
+                ..Limits::default()
+            },
+            leniency: Leniency {
+                obsolete_folding: true,
+                ..Leniency::default()
+            },
+        };
+        assert!(parse_with(b"GET / HTTP/1.0\r\nA: 1\r\n 234\r\n\r\n", &rules).is_ok());
+        let refusal = parse_with(b"GET / HTTP/1.0\r\nA: 1\r\n 2345", &rules).unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::FieldTooLong);
+    }
+
+    #[test]
+    fn casefolding_alone_lets_no_lowercase_method_in() {
+        let request = b"options * HTTP/1.0\r\n\r\n";
+        assert_eq!(refuse(request), RefusalKind::UnconventionalMethod);
+        let rules = lenient(|leniency| leniency.casefold_method = true);
+        assert_eq!(
+            parse_with(request, &rules).unwrap_err().kind,
+            RefusalKind::UnconventionalMethod
+        );
+        let rules = lenient(|leniency| leniency.unconventional_method = true);
+        assert_eq!(
+            parse_with(request, &rules).unwrap_err().kind,
+            RefusalKind::MisplacedAsterisk
+        );
+        let rules = lenient(|leniency| {
+            leniency.casefold_method = true;
+            leniency.unconventional_method = true;
+        });
+        assert_eq!(
+            parse_with(request, &rules).unwrap().0.form,
+            TargetForm::Asterisk
+        );
+    }
+
+    #[test]
+    fn another_version_speaks_the_nearest_that_is_known() {
+        let rules = lenient(|leniency| leniency.unconventional_version = true);
+        for (version, is_http11) in [("0.9", false), ("1.2", true), ("2.0", true)] {
+            let request = format!("GET / HTTP/{version}\r\nHost: h\r\n\r\n");
+            let (head, _) = parse_with(request.as_bytes(), &rules).unwrap();
+            assert_eq!(head.version.is_http11(), is_http11);
+            assert_eq!(head.keep_alive, is_http11);
+            assert_eq!(refuse(request.as_bytes()), RefusalKind::UnsupportedVersion);
+        }
+    }
+
+    #[test]
+    fn keep_alive_follows_version_and_connection() {
+        for (version, connection, keep_alive) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: close\r\n", false),
+            ("1.1", "Connection: keep-alive, close\r\n", false),
+            ("1.1", "Connection: x, CLOSE\r\n", false),
+            (
+                "1.1",
+                "Connection: x\r\nA: b\r\nConnection: close\r\n",
+                false,
+            ),
+            ("1.1", "Connection: closed\r\n", true),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+            (
+                "1.0",
+                "Connection: close\r\nConnection: keep-alive\r\n",
+                false,
+            ),
+        ] {
+            let head =
+                accept(format!("GET / HTTP/{version}\r\nHost: h\r\n{connection}\r\n").as_bytes());
+            assert_eq!(head.keep_alive, keep_alive, "{version} {connection}");
+        }
+    }
+
+    #[test]
+    fn an_expectation_matters_only_while_a_body_is_to_come() {
+        for (version, body, expects) in [
+            ("1.1", "Content-Length: 1\r\n", true),
+            ("1.1", "Transfer-Encoding: chunked\r\n", true),
+            ("1.1", "Content-Length: 0\r\n", false),
+            ("1.1", "", false),
+            ("1.0", "Content-Length: 1\r\n", false),
+        ] {
+            let head = accept(
+                format!("PUT / HTTP/{version}\r\nHost: h\r\n{body}Expect: 100-Continue\r\n\r\n")
+                    .as_bytes(),
+            );
+            assert_eq!(head.expects_continue, expects, "{version} {body}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_fields_and_http11() {
+        for (request, upgrade) in [
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+                true,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, upgrade\r\nUpgrade: x\r\n\r\n",
+                true,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n",
+                false,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\n\r\n",
+                false,
+            ),
+            (
+                "GET / HTTP/1.0\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+                false,
+            ),
+        ] {
+            assert_eq!(accept(request.as_bytes()).upgrade, upgrade, "{request}");
+        }
+    }
+
+    #[test]
+    fn an_empty_host_stands_only_beside_a_target_that_needs_none() {
+        assert_eq!(
+            refuse(b"GET / HTTP/1.1\r\nHost:\r\n\r\n"),
+            RefusalKind::EmptyHost
+        );
+        assert_eq!(
+            refuse(b"GET / HTTP/1.0\r\nHost:\r\n\r\n"),
+            RefusalKind::EmptyHost
+        );
+        assert_eq!(
+            refuse(b"GET / HTTP/1.1\r\nHost: :80\r\n\r\n"),
+            RefusalKind::InvalidHost
+        );
+        let bytes = b"GET http://a/ HTTP/1.1\r\nHost:\r\n\r\n";
+        assert_eq!(accept(bytes).effective_host().unwrap().of(bytes), b"a");
+        accept(b"OPTIONS * HTTP/1.1\r\nHost:\r\n\r\n");
+        accept(b"CONNECT a:1 HTTP/1.1\r\nHost:\r\n\r\n");
+    }
+
+    #[test]
+    fn after_connect_the_connection_is_not_kept() {
+        assert!(!accept(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n").keep_alive);
+    }
+
+    #[test]
+    fn transfer_codings_other_than_one_last_chunked_are_refused() {
+        for (value, status) in [
+            ("chunked", 0),
+            ("CHUNKED", 0),
+            ("gzip", 501),
+            ("identity", 501),
+            ("gzip, chunked", 501),
+            ("gzip;q=1, chunked", 501),
+            ("chunked, gzip", 400),
+            ("chunked, chunked", 400),
+            ("chunked;q=1", 400),
+            ("chunked,", 400),
+            (",chunked", 400),
+            ("", 400),
+            ("\"chunked\"", 400),
+            ("xchunked", 501),
+        ] {
+            let request =
+                format!("PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: {value}\r\n\r\n");
+            let got = parse_with(request.as_bytes(), &Rules::default())
+                .map_or_else(|refusal| refusal.status, |_| 0);
+            assert_eq!(got, status, "{value}");
+        }
+    }
+}
