@@ -104,7 +104,7 @@ def basic_auth_user(authorization: str | None) -> str | None:
     if scheme.lower() != "basic":
         return None
     try:
-        decoded = base64.b64decode(credentials.strip().encode("latin-1"))
+        decoded = base64.b64decode(credentials.strip().encode("latin-1"), validate=True)
     except (binascii.Error, ValueError):
         return None
     return decoded.partition(b":")[0].decode("latin-1")

@@ -8,6 +8,7 @@ Invariant  one record is one message, and no wait is longer than SEND_TIMEOUT_S.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from logging.handlers import SysLogHandler
@@ -77,6 +78,7 @@ class SyslogHandler(logging.Handler):
         self._kinds = (socket.SOCK_DGRAM, socket.SOCK_STREAM) if kind is None else (kind,)
         self._facility = facility
         self._socket: socket.socket | None = None
+        self._pid = os.getpid()
         self._silent_until = 0.0
 
     def connect(self) -> None:
@@ -119,6 +121,10 @@ class SyslogHandler(logging.Handler):
         super().close()
 
     def _send(self, message: bytes) -> None:
+        if self._pid != os.getpid():
+            # Forked: two processes writing to one stream could cut into each other's messages.
+            self._pid = os.getpid()
+            self._disconnect()
         if self._socket is not None:
             try:
                 self._socket.sendall(message)

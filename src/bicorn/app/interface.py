@@ -1,0 +1,69 @@
+"""Which of the two interfaces an application speaks.
+
+Owns       telling WSGI and ASGI applications apart by their shape.
+Never      calls the application: a wrong guess must not run a request's worth of user code.
+Invariant  whatever has an asynchronous call is ASGI; whatever cannot be told is WSGI, as it is under Gunicorn.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+from collections.abc import Callable
+
+from bicorn.errors import AppImportError
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Interface(enum.Enum):
+    """What a worker calls the application with."""
+
+    WSGI = "wsgi"  # app(environ, start_response)
+    ASGI = "asgi"  # await app(scope, receive, send)
+
+
+def interface_of(app: object) -> Interface:
+    """The interface that `app` speaks, read from its shape."""
+    call = _call_of(app)
+    if inspect.iscoroutinefunction(call) or _positional_needed(call) == 3:
+        return Interface.ASGI
+    return Interface.WSGI
+
+
+def require_wsgi(app: Callable[..., object], uri: str, worker_class: str) -> None:
+    """Refuse an ASGI application for a worker that speaks WSGI, before it fails at every request."""
+    if interface_of(app) is Interface.ASGI:
+        raise AppImportError(
+            f"{uri!r} is an ASGI application and the {worker_class} worker serves WSGI. The asgi worker is not in this "
+            "version; until it is, wrap the application with a2wsgi.ASGIMiddleware or name its WSGI entry point "
+            "(Django: project.wsgi)."
+        )
+
+
+def _call_of(app: object) -> object:
+    """The function behind `app(...)`, without partials and decorators' wrappers."""
+    while isinstance(app, functools.partial):
+        app = app.func
+    if inspect.isroutine(app):
+        return app
+    if inspect.isclass(app):
+        # A class is called with what its constructor takes: (environ, start_response) in WSGI, (scope) in ASGI 2.
+        return app.__call__ if inspect.iscoroutinefunction(app.__call__) else app
+    return type(app).__call__ if callable(app) else app
+
+
+def _positional_needed(call: object) -> int | None:
+    """How many positional arguments a call must give, `self` not counted; None if nobody can tell."""
+    if not callable(call):
+        return None
+    try:
+        parameters = list(inspect.signature(call).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if getattr(call, "__name__", "") == "__call__" and not inspect.ismethod(call):
+        parameters = parameters[1:]
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        return None
+    return sum(p.kind in _POSITIONAL and p.default is inspect.Parameter.empty for p in parameters)
