@@ -108,16 +108,15 @@ def _bind(settings: Settings) -> Iterator[str]:
 
 
 def _raw_env(settings: Settings) -> Iterator[str]:
-    for name in ("raw_env", "raw_paste_global_conf"):
-        for text in settings.values[name]:  # type: ignore[attr-defined]  # both are declared as lists of strings
-            if "=" not in text:
-                yield f"{_where(settings, name)} is not allowed: {text!r} has no value; each has to be KEY=VALUE"
+    for text in settings.raw_env:
+        if "=" not in text:
+            yield f"{_where(settings, 'raw_env')} is not allowed: {text!r} has no value; each has to be KEY=VALUE"
 
 
 def _directories(settings: Settings) -> Iterator[str]:
-    for name in ("worker_tmp_dir", "tmp_upload_dir"):
-        path = settings.values[name]
-        if isinstance(path, str) and not os.path.isdir(path):
+    for name, path in (("worker_tmp_dir", settings.worker_tmp_dir), ("tmp_upload_dir", settings.tmp_upload_dir)):
+        # They are used after the change to chdir, so that is where a relative one counts from.
+        if path is not None and not os.path.isdir(os.path.join(settings.chdir, path)):
             yield f"{_where(settings, name)} is not allowed; it has to be a directory that exists"
 
 

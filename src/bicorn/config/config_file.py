@@ -65,8 +65,9 @@ class Names:
 def locate(given: Iterable[Given | None]) -> Location | None:
     """Find the configuration: the first that was given, else a file of the usual name in the working directory."""
     for candidate in given:
-        if candidate is not None:
-            return Location(str(candidate.raw).strip(), candidate.source)
+        text = str(candidate.raw).strip() if candidate is not None else ""
+        if candidate is not None and text:
+            return Location(text, candidate.source)
     for name in DEFAULT_FILES:
         if os.path.exists(name):
             return Location(f"./{name}", DEFAULT.noted(f"{name} in {os.getcwd()}"))
@@ -77,7 +78,7 @@ def read(location: Location, declarations: Mapping[str, Setting[Any]], warn: War
     """Execute a configuration and give what it says about settings, with the line of each."""
     module, path = _import_module(location) if location.module else _execute_file(location)
     names = _names_in(path)
-    label = location.text if location.module else os.path.relpath(location.path)
+    label = location.text if location.module else location.path.removeprefix("./")
     given = []
     for name, raw in vars(module).items():
         if name == "config" and name in names.lines:

@@ -71,8 +71,6 @@ class Settings(
 ):
     """Every setting as an attribute, frozen; `Settings.timeout` is the declaration, `settings.timeout` its value."""
 
-    __slots__ = ("app_argument", "env_orig", "sources", "values")
-
     values: Mapping[str, object]
     sources: Mapping[str, Source]
     env_orig: Mapping[str, str]
@@ -205,7 +203,8 @@ class Settings(
     @property
     def env(self) -> dict[str, str]:
         """The variables of `raw_env`."""
-        return dict(_variable("raw_env", text) for text in self.raw_env)
+        pairs = (text.partition("=") for text in self.raw_env)
+        return {name: value for name, _, value in pairs}
 
     @property
     def paste_global_conf(self) -> dict[str, str]:
@@ -224,13 +223,6 @@ class Settings(
 
 def _is_sync(worker_class: str) -> bool:
     return worker_class == "sync" or worker_class.endswith("SyncWorker")
-
-
-def _variable(setting: str, text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"{setting}: {text!r} is not allowed; it has to be KEY=VALUE")
-    return name, value
 
 
 def _collect(options: type) -> dict[str, Setting[Any]]:

@@ -123,7 +123,7 @@ class HookOptions(Options, section="Server Hooks"):
         default=_ssl_context,
         kind=hook("config", "default_ssl_context_factory"),
         absent=Absent("TLS"),
-        doc="Called to make the TLS context of a connection.",
+        doc="Called to make the TLS context of a connection. The default returns what the factory makes.",
     )
 
 
