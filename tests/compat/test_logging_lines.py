@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gunicorn import glogging as theirs  # type: ignore[import-untyped]  # Gunicorn ships no types.
+from gunicorn.config import Config  # type: ignore[import-untyped]  # Gunicorn ships no types.
+
 from bicorn.observe import log as ours
 from bicorn.observe.atoms import SafeAtoms, escape
-from gunicorn import glogging as theirs
-from gunicorn.config import Config
 from harness.logs import DEFAULT_FORMAT, Request, Response, environ, loggers_put_back
 
 

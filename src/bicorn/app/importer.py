@@ -57,10 +57,10 @@ def _refuse_path(target: Target) -> None:
         return
     name = target.dotted or _probable_name(Path(f"{stem}.py"))
     dotted = ".".join(part for part in Path(stem).parts if part not in ("/", "."))
-    suggestion = "--chdir for its directory and the module's name" if ".." in dotted else f"{dotted}:{name}"
-    raise AppModuleError(
-        f"{target.uri!r} is a file's path; an application is named by its module. Did you mean {suggestion!r}?"
-    )
+    advice = f"Did you mean '{dotted}:{name}'?"
+    if ".." in dotted or stem.startswith("/"):
+        advice = f"Try --chdir {Path(stem).parent} with '{Path(stem).name}:{name}'."
+    raise AppModuleError(f"{target.uri!r} is a file's path; an application is named by its module. {advice}")
 
 
 def _probable_name(path: Path) -> str:
@@ -98,7 +98,7 @@ def _missing_module_text(error: ModuleNotFoundError, target: Target) -> str:
             f"Cannot load {target.uri!r}: {package!r} is a module, not a package. Did you mean {f'{package}:{rest}'!r}?"
         )
     lines = [f"Cannot load {target.uri!r}: there is no module {error.name!r}."]
-    near = difflib.get_close_matches(target.module, _modules_here(), n=_SUGGESTIONS_MAX, cutoff=0.7)
+    near = difflib.get_close_matches(target.module, _modules_here(), n=_SUGGESTIONS_MAX)
     if near:
         tail = f":{target.uri.partition(':')[2]}" if ":" in target.uri else ""
         lines.append("Did you mean " + " or ".join(repr(name + tail) for name in near) + "?")
@@ -133,7 +133,7 @@ def _look_up(module: ModuleType, target: Target) -> tuple[object, str]:
         except AttributeError as error:
             if user_frames(error):  # A property or a module's __getattr__ of the user raised it.
                 raise _raised(error, target, f"while {name!r} was looked up") from None
-            owner = ".".join((target.module, *target.path[:depth]))
+            owner = f"{target.module}:{'.'.join(target.path[:depth])}".rstrip(":")
             raise AppImportError(_missing_name_text(found, owner, repr(name), target)) from None
         except Exception as error:  # noqa: BLE001 - user code raises anything
             raise _raised(error, target, f"while {name!r} was looked up") from None

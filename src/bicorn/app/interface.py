@@ -26,8 +26,7 @@ class Interface(enum.Enum):
 
 def interface_of(app: object) -> Interface:
     """The interface that `app` speaks, read from its shape."""
-    call = _call_of(app)
-    if inspect.iscoroutinefunction(call) or _positional_needed(call) == 3:
+    if inspect.iscoroutinefunction(_function_behind(app)) or _positional_needed(app) == 3:
         return Interface.ASGI
     return Interface.WSGI
 
@@ -42,28 +41,24 @@ def require_wsgi(app: Callable[..., object], uri: str, worker_class: str) -> Non
         )
 
 
-def _call_of(app: object) -> object:
-    """The function behind `app(...)`, without partials and decorators' wrappers."""
+def _function_behind(app: object) -> object:
+    """What runs when `app(...)` is written."""
     while isinstance(app, functools.partial):
         app = app.func
-    if inspect.isroutine(app):
-        return app
-    if inspect.isclass(app):
-        # A class is called with what its constructor takes: (environ, start_response) in WSGI, (scope) in ASGI 2.
-        return app.__call__ if inspect.iscoroutinefunction(app.__call__) else app
-    return type(app).__call__ if callable(app) else app
+    if inspect.isroutine(app) or not callable(app):
+        return inspect.unwrap(app) if callable(app) else app
+    # A class is called twice in ASGI 2, with the scope and then with receive and send; its __call__ is asynchronous.
+    return app.__call__ if inspect.isclass(app) else type(app).__call__
 
 
-def _positional_needed(call: object) -> int | None:
-    """How many positional arguments a call must give, `self` not counted; None if nobody can tell."""
-    if not callable(call):
+def _positional_needed(app: object) -> int | None:
+    """How many positional arguments a call must give; None if nobody can tell."""
+    if not callable(app):
         return None
     try:
-        parameters = list(inspect.signature(call).parameters.values())
+        parameters = inspect.signature(app).parameters.values()
     except (TypeError, ValueError):
         return None
-    if getattr(call, "__name__", "") == "__call__" and not inspect.ismethod(call):
-        parameters = parameters[1:]
     if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
         return None
     return sum(p.kind in _POSITIONAL and p.default is inspect.Parameter.empty for p in parameters)

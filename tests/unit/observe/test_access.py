@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bicorn.observe.access import NativeTarget, native_target
 from bicorn.observe.log import Logger
 from harness.logs import DEFAULT_FORMAT, LogValues

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from bicorn.errors import ConfigError
 from bicorn.observe.atoms import SafeAtoms, basic_auth_user, check_format, escape, gather_atoms
 from harness.logs import DEFAULT_FORMAT, Request, Response, environ
-from hypothesis import given
-from hypothesis import strategies as st
+
+
+def formatted(fmt: str, atoms: SafeAtoms) -> str:
+    return fmt % atoms
 
 
 def atoms_after(request_time: timedelta) -> dict[str, object]:
@@ -32,7 +38,7 @@ def test_an_escaped_value_can_be_read_back(value: str) -> None:
 @given(st.text(alphabet=[*'\\"\n\r\0\x1b\x85ab \u2028'], max_size=12), st.text(alphabet=[*'\\"a '], max_size=12))
 def test_two_quoted_fields_always_read_as_two(referer: str, agent: str) -> None:
     atoms = SafeAtoms({"f": referer, "a": agent})
-    line = '"%(f)s" "%(a)s"' % atoms
+    line = formatted('"%(f)s" "%(a)s"', atoms)
     assert re.findall(r'"((?:[^"\\]|\\.)*)"', line) == [escape(referer), escape(agent)]
 
 
@@ -64,17 +70,14 @@ def test_the_four_durations_agree(request_time: timedelta) -> None:
 
 def test_names_in_braces_are_found_in_any_case_and_missing_ones_are_a_dash() -> None:
     atoms = SafeAtoms(atoms_after(timedelta()))
-    assert "%({Host}i)s %({content-TYPE}o)s %({Server_Port}e)s" % atoms == "example.com text/html 8000"
-    assert "%({nope}i)s %({nope}o)s %({nope}e)s %(zz)s" % atoms == "- - - -"
+    assert formatted("%({Host}i)s %({content-TYPE}o)s %({Server_Port}e)s", atoms) == "example.com text/html 8000"
+    assert formatted("%({nope}i)s %({nope}o)s %({nope}e)s %(zz)s", atoms) == "- - - -"
 
 
 def test_header_fields_may_be_bytes_and_mappings() -> None:
-    class Bytes:
-        status, sent = "200 OK", 1
-        headers = {b"X-One": b"caf\xc3\xa9"}
-
-    atoms = gather_atoms(Bytes(), [(b"X-Two", b"2")], {}, timedelta(), user=None, now="")
-    assert "%({x-one}o)s %({x-two}i)s" % SafeAtoms(atoms) == r"caf\xc3\xa9 2"
+    response = SimpleNamespace(status="200 OK", sent=1, headers={b"X-One": b"caf\xc3\xa9"})
+    atoms = gather_atoms(response, [(b"X-Two", b"2")], {}, timedelta(), user=None, now="")
+    assert formatted("%({x-one}o)s %({x-two}i)s", SafeAtoms(atoms)) == r"caf\xc3\xa9 2"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +104,7 @@ def test_the_user_of_basic_authorization(field: str | None, user: str | None) ->
 
 def test_a_user_name_cannot_break_the_line() -> None:
     atoms = gather_atoms(Response(), Request(), {}, timedelta(), user='a" 200\n', now="")
-    assert "%(u)s" % SafeAtoms(atoms) == r"a\" 200\x0a"
+    assert formatted("%(u)s", SafeAtoms(atoms)) == r"a\" 200\x0a"
 
 
 @pytest.mark.parametrize(

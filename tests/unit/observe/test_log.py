@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bicorn.errors import ConfigError
 from bicorn.observe.log import Logger, SafeAtoms, load_logger_class
 from harness.logs import LogValues, Request, Response, environ
@@ -70,9 +71,12 @@ def test_exception_carries_the_traceback(tmp_path: Path) -> None:
 def test_records_carry_extra_and_name_their_caller(tmp_path: Path) -> None:
     log = Logger(to_files(tmp_path))
     records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]  # the shortest handler that keeps records
-    log.error_log.addHandler(handler)
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    log.error_log.addHandler(Keep())
     log.warning("counted", extra={"metric": "x", "value": 1, "mtype": "counter"})
     assert vars(records[0])["metric"] == "x"
     assert records[0].filename == Path(__file__).name

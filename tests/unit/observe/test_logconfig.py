@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bicorn.errors import ConfigError
 from bicorn.observe.log import CONFIG_DEFAULTS, Logger
 from harness.logs import LogValues
@@ -142,5 +143,6 @@ def test_errors_name_the_setting_and_the_place(name: str, text: str | None, said
     if text is not None:
         file.write_text(text)
     setting = "logconfig_json" if name.endswith("json") else "logconfig"
+    given: dict[str, Any] = {setting: str(file)}
     with pytest.raises(ConfigError, match=f"{setting}.*(?:{said})"):
-        Logger(LogValues(**{setting: str(file)}))
+        Logger(LogValues(**given))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bicorn.errors import ConfigError
 from bicorn.observe import syslog
 from bicorn.observe.log import Logger
@@ -85,7 +86,7 @@ def test_the_prefix_replaces_the_process_name_and_access_may_stay_out() -> None:
     with bound(socket.AF_INET, DGRAM, ("127.0.0.1", 0)) as server:
         cfg = LogValues(
             syslog=True,
-            syslog_addr="udp://127.0.0.1:%d" % server.getsockname()[1],
+            syslog_addr=f"udp://127.0.0.1:{server.getsockname()[1]}",
             syslog_prefix="shop%d",
             disable_redirect_access_to_syslog=True,
         )
@@ -115,7 +116,7 @@ def test_a_unix_stream_socket(suffix: str, tmp_path: Path) -> None:
 
 def errors_only(server: socket.socket) -> Logger:
     """A log with one connection: each of the two logs has its own."""
-    addr = "tcp://127.0.0.1:%d" % server.getsockname()[1]
+    addr = f"tcp://127.0.0.1:{server.getsockname()[1]}"
     return Logger(LogValues(syslog=True, syslog_addr=addr, disable_redirect_access_to_syslog=True))
 
 

@@ -1,0 +1,139 @@
+"""WSGI or ASGI: shapes seen in the wild."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bicorn.app.failed import failed_app
+from bicorn.app.interface import Interface, interface_of, require_wsgi
+from bicorn.errors import AppImportError
+
+
+def wsgi(environ: Any, start_response: Any) -> list[bytes]:
+    return []
+
+
+def wsgi_with_more(environ: Any, start_response: Any, extra: int = 0) -> list[bytes]:
+    return []
+
+
+def wsgi_decorated(*args: Any, **kwargs: Any) -> list[bytes]:
+    return []
+
+
+class WsgiObject:
+    def __call__(self, environ: Any, start_response: Any) -> list[bytes]:
+        return []
+
+    def method(self, environ: Any, start_response: Any) -> list[bytes]:
+        return []
+
+
+class WsgiClass:
+    def __init__(self, environ: Any, start_response: Any) -> None: ...
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(())
+
+
+async def asgi(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+def asgi_returning_a_coroutine(scope: Any, receive: Any, send: Any) -> Any:
+    return asgi(scope, receive, send)
+
+
+class AsgiObject:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    async def method(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class PlainAsgiObject:
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Any: ...
+
+
+class Asgi2:
+    def __init__(self, scope: Any) -> None: ...
+
+    async def __call__(self, receive: Any, send: Any) -> None: ...
+
+
+def configured(setting: int, environ: Any, start_response: Any) -> list[bytes]:
+    return []
+
+
+async def configured_asgi(setting: int, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+@functools.wraps(asgi)
+def wrapped(*args: Any, **kwargs: Any) -> Any:
+    return asgi(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        wsgi,
+        wsgi_with_more,
+        wsgi_decorated,
+        WsgiObject(),
+        WsgiObject().method,
+        WsgiClass,
+        functools.partial(configured, 1),
+        functools.partial(WsgiObject()),
+        lambda environ, start_response: [],
+        failed_app("x"),
+        print,
+    ],
+)
+def test_wsgi(app: Any) -> None:
+    assert interface_of(app) is Interface.WSGI
+    require_wsgi(app, "run:app", "sync")
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        asgi,
+        asgi_returning_a_coroutine,
+        AsgiObject(),
+        AsgiObject().method,
+        PlainAsgiObject(),
+        Asgi2,
+        functools.partial(configured_asgi, 1),
+        functools.partial(AsgiObject()),
+        functools.partial(functools.partial(asgi)),
+        wrapped,
+    ],
+)
+def test_asgi(app: Any) -> None:
+    assert interface_of(app) is Interface.ASGI
+    with pytest.raises(AppImportError, match=r"'run:app' is an ASGI application and the sync worker serves WSGI"):
+        require_wsgi(app, "run:app", "sync")
+
+
+def test_real_frameworks_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    django_conf = pytest.importorskip("django.conf")
+    flask = pytest.importorskip("flask")
+    from django.core.handlers.asgi import ASGIHandler
+    from django.core.handlers.wsgi import WSGIHandler
+
+    if not django_conf.settings.configured:
+        django_conf.settings.configure()
+    assert interface_of(flask.Flask("x")) is Interface.WSGI
+    assert interface_of(WSGIHandler()) is Interface.WSGI
+    assert interface_of(ASGIHandler()) is Interface.ASGI
+
+
+def test_the_failed_app_answers_with_the_traceback() -> None:
+    started: list[Any] = []
+    body = b"".join(failed_app("Traceback: \udc80 é")({}, lambda *args: started.append(args)))
+    assert body == "Traceback: \\udc80 é".encode()
+    status, fields = started[0]
+    assert status == "500 Internal Server Error"
+    assert dict(fields)["Content-Length"] == str(len(body))
