@@ -1,4 +1,4 @@
-"""The bench on the command line: `python -m bench [run|report|distribution|profile|instructions|setup]`."""
+"""The bench on the command line: `python -m bench [run|show|report|…]`; --help lists all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ def main(arguments: Sequence[str]) -> None:
         arguments[0] in _CHORES or arguments[0] in ("-h", "--help")
     )
     options = _parser().parse_args(arguments if named else ["run", *arguments])
-    _CHORES[options.chore](options)
+    try:
+        _CHORES[options.chore](options)
+    except (ServerFailed, ExchangeFailed) as error:
+        raise SystemExit(f"bench: the server {error}") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,13 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_servers(run)
 
-    show = chores.add_parser(
-        "report", help="show a run again, by default the newest whole one"
-    )
-    show.add_argument("file", nargs="?", help="a file of bench/results/")
-    show.add_argument(
-        "--publish", action="store_true", help="write it into docs/ as well"
-    )
+    for name, purpose in (
+        ("show", "print a run"),
+        ("report", "write a run into docs/"),
+    ):
+        again = chores.add_parser(
+            name, help=f"{purpose} again, by default the newest whole one"
+        )
+        again.add_argument("file", nargs="?", help="a file of bench/results/")
 
     _add_servers(
         chores.add_parser(
@@ -154,12 +158,17 @@ def _publish(run: Run, path: Path) -> None:
     print(f"wrote {report.DOCUMENT.relative_to(ROOT)}")
 
 
+def _show(options: argparse.Namespace) -> None:
+    print(report.terminal(results.load(_chosen(options))))
+
+
 def _report(options: argparse.Namespace) -> None:
-    path = Path(options.file).resolve() if options.file else results.newest()
-    run = results.load(path)
-    print(report.terminal(run))
-    if options.publish:
-        _publish(run, path)
+    path = _chosen(options)
+    _publish(results.load(path), path)
+
+
+def _chosen(options: argparse.Namespace) -> Path:
+    return Path(options.file).resolve() if options.file else results.newest()
 
 
 def _distribution(options: argparse.Namespace) -> None:
@@ -209,6 +218,7 @@ def _now() -> str:
 
 _CHORES: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
+    "show": _show,
     "report": _report,
     "distribution": _distribution,
     "profile": _profile,

@@ -129,7 +129,7 @@ class ConnectionSet:
         received = exchange.sock.recv(65536)
         if not received:
             raise ExchangeFailed(
-                f"closed before an answer was whole: {bytes(exchange.received)!r}"
+                f"closed a connection before an answer was whole: {bytes(exchange.received)!r}"
             )
         exchange.received += received
         body = exchange.body_if_whole()
@@ -164,7 +164,7 @@ class KeepAliveClient:
         while (body := exchange.body_if_whole()) is None:
             received = self._sock.recv(65536)
             if not received:
-                raise ExchangeFailed("closed before an answer was whole")
+                raise ExchangeFailed("closed a connection that was to be kept alive")
             exchange.received += received
         return body
 

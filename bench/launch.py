@@ -10,17 +10,13 @@ import sys
 
 HOST = "127.0.0.1"
 
-# waitress has no keep-alive switch: it always keeps alive. Its default is four threads; on one core
-# one thread is the cheapest (no lock is fought over), and the application never waits here.
-WAITRESS_THREADS = 1
-
 
 def main(server_name: str, app_uri: str, port: int) -> None:
     module_name, _, attribute = app_uri.partition(":")
     app = getattr(importlib.import_module(module_name), attribute)
     server = importlib.import_module(server_name)
     if server_name == "waitress":
-        server.serve(app, host=HOST, port=port, threads=WAITRESS_THREADS)
+        server.serve(app, host=HOST, port=port)
     else:
         # bjoern, fastwsgi and fastpysgi share this signature and keep connections alive by default.
         server.run(app, HOST, port)

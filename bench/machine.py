@@ -29,7 +29,7 @@ except ImportError:
 print(json.dumps({
     "python": platform.python_implementation() + " " + platform.python_version(),
     "compiler": platform.python_compiler(),
-    "configured": sysconfig.get_config_var("CONFIG_ARGS"),
+    "optimised": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""),
     "bicorn_build": build,
     "versions": {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()},
 }, default=str))
@@ -50,6 +50,9 @@ _REPORTED: Final = frozenset(
     + ("flask", "werkzeug", "django")
 )
 
+# Some algorithms pace with timers, which every answer pays for, also on the loopback.
+_CONGESTION_CONTROL: Final = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+
 
 @dataclass(frozen=True)
 class Cores:
@@ -65,7 +68,7 @@ class Environment:
 
     python: str
     compiler: str
-    configured: str
+    optimised: bool  # Profile-guided, as distributions build it.
     versions: dict[str, str]
     bicorn_build: str | None
 
@@ -77,6 +80,7 @@ class Machine:
     memory_mib: int
     kernel: str
     system: str
+    congestion_control: str
     wrk: str
     commit: str
     bicorn: Environment | None
@@ -100,7 +104,8 @@ def describe() -> Machine:
         memory_mib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
         kernel=platform.release(),
         system=_system(),
-        wrk=_first_line(["wrk", "--version"]),
+        congestion_control=_CONGESTION_CONTROL.read_text().strip(),
+        wrk=_first_line(["wrk", "--version"]).partition(" [")[0],
         commit=_commit(),
         bicorn=environment(BICORN_PYTHON),
         peers=environment(PEERS_PYTHON),
@@ -119,7 +124,7 @@ def environment(python: Path) -> Environment | None:
     return Environment(
         python=found["python"],
         compiler=found["compiler"],
-        configured=found["configured"],
+        optimised=found["optimised"],
         versions={
             name: v for name, v in found["versions"].items() if name in _REPORTED
         },

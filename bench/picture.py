@@ -51,10 +51,14 @@ def draw(run: Run) -> list[Path]:
     for work in PICTURED:
         rows = summary.rows(run, work)
         if rows:
-            path = FOLDER / f"performance-{work}.svg"
+            path = FOLDER / name(work)
             path.write_text(_picture(run, WORKS[work].title, rows))
             drawn.append(path)
     return drawn
+
+
+def name(work: str) -> str:
+    return f"performance-{work}.svg"
 
 
 def _picture(run: Run, title: str, rows: list[Row]) -> str:

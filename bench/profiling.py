@@ -4,9 +4,9 @@ Owns       the command lines of perf and valgrind, and which process they look a
 Never      takes part in a comparison: both slow the server down.
 
 perf samples by the CPU clock, because virtual machines often have no hardware counters. It sees the
-kernel, which is half of a hello. callgrind sees only user space but counts every instruction: two runs of
-the same code differ by less than a tenth of a per cent on the busiest machine, so it can judge a change
-that no stopwatch can.
+kernel, where most of a hello is spent. callgrind sees only user space but counts every instruction:
+two counts of the same code differ by an instruction or two, on the busiest machine, so it can judge a
+change that no stopwatch can.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from bench.works import Work
 SAMPLES_PER_SECOND: Final = 1999
 SYMBOLS_SHOWN: Final = 45
 
-# valgrind runs the server some fifty times slower; this many requests still end within seconds.
+# A server under valgrind is tens of times slower; this many requests still end within seconds.
 _COUNTED_REQUESTS: Final = 2_000
 _WARM_UP_REQUESTS: Final = 500
 
@@ -91,10 +91,17 @@ def count_instructions(server: Server, work: Work, cores: Cores) -> str:
             _exchange(running.order.port, _COUNTED_REQUESTS)
             _callgrind_control(pid, "--instr=off")
             _callgrind_control(pid, "--dump")
-        return _annotated(sorted(folder.glob(f"callgrind.out.{pid}*")))
+            # The first dump; the file without a number is what valgrind writes when the process ends.
+            return _annotated(folder / f"callgrind.out.{pid}.1")
 
 
 def _top_symbols(data: Path) -> str:
+    libraries = _perf_report(data, "dso")[:8]
+    symbols = _perf_report(data, "dso,symbol")[:SYMBOLS_SHOWN]
+    return "\n".join([*libraries, "", *symbols])
+
+
+def _perf_report(data: Path, sort: str) -> list[str]:
     report = [
         "perf",
         "report",
@@ -103,20 +110,22 @@ def _top_symbols(data: Path) -> str:
         "--stdio",
         "--no-children",
         "--sort",
-        "dso,symbol",
+        sort,
     ]
     done = subprocess.run(report, capture_output=True, text=True, check=True)
-    symbols = [
-        line.rstrip()
+    # perf prints two empty columns ("-  -") for the inlining it was not asked about.
+    return [
+        line.rstrip(" -")
         for line in done.stdout.splitlines()
         if line.strip() and line[0] != "#"
     ]
-    return "\n".join(symbols[:SYMBOLS_SHOWN])
 
 
 def _under_callgrind(server: Server, folder: Path) -> Server:
-    valgrind = [
-        _valgrind(),
+    # Without random hashes dictionaries collide in the same places in every run.
+    valgrind = [_found("env"), "PYTHONHASHSEED=0"]
+    valgrind += [
+        _found("valgrind"),
         "--tool=callgrind",
         "--quiet",
         "--instr-atstart=no",
@@ -132,11 +141,13 @@ def _under_callgrind(server: Server, folder: Path) -> Server:
     )
 
 
-def _valgrind() -> str:
-    found = shutil.which("valgrind")
-    if found is None:
-        raise SystemExit("bench: valgrind is not installed; `apt-get install valgrind`")
-    return found
+def _found(program: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        raise SystemExit(
+            f"bench: {program} is not installed; `apt-get install {program}`"
+        )
+    return path
 
 
 def _exchange(port: int, count: int) -> None:
@@ -148,26 +159,32 @@ def _exchange(port: int, count: int) -> None:
 
 def _callgrind_control(pid: int, order: str) -> None:
     subprocess.run(
-        ["callgrind_control", order, str(pid)], check=True, stdout=subprocess.DEVNULL
+        ["callgrind_control", order, str(pid)], check=True, capture_output=True
     )
 
 
-def _annotated(dumps: list[Path]) -> str:
-    done = subprocess.run(
-        ["callgrind_annotate", "--show-percs=yes", *map(str, dumps[:1])],
-        capture_output=True,
-        text=True,
-        check=True,
+def _annotated(dump: Path) -> str:
+    annotate = ["callgrind_annotate", "--show-percs=yes", str(dump)]
+    done = subprocess.run(annotate, capture_output=True, text=True, check=True)
+    # "1,234 ( 5.67%)  path/file.c:function [path/library.so]", the whole program's line first.
+    found = re.findall(
+        r"^\s*([\d,]+) \(\s*([\d.]+)%\)  (?:PROGRAM |\S*?:)(\S+)(?: \[(?:\S*/)?(\S+)\])?",
+        done.stdout,
+        re.MULTILINE,
     )
-    total = re.search(r"([\d,]+) \(100\.0%\)", done.stdout)
-    instructions = int(total[1].replace(",", "")) if total else 0
-    lines = [
-        line
-        for line in done.stdout.splitlines()
-        if re.match(r"\s*[\d,]+ \(\s*\d", line)
-    ]
-    head = f"{instructions / _COUNTED_REQUESTS:,.0f} user-space instructions a request"
-    return "\n".join([head, "", *lines[1 : SYMBOLS_SHOWN + 1]])
+    if not found:
+        raise SystemExit(
+            f"bench: callgrind counted nothing: {done.stderr.strip()[-200:]}"
+        )
+    lines = []
+    for count, part, function, library in found[1 : SYMBOLS_SHOWN + 1]:
+        lines.append(f"{_per_request(count):9,.0f}  {part:>5}%  {function}  {library}")
+    head = f"{_per_request(found[0][0]):,.0f} user-space instructions a request"
+    return "\n".join([head, "", *lines])
+
+
+def _per_request(count: str) -> float:
+    return int(count.replace(",", "")) / _COUNTED_REQUESTS
 
 
 def _busiest(root: int) -> int:

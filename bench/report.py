@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench import load, rounds, summary
+from bench import load, picture, rounds, summary
 from bench.machine import Environment
 from bench.results import Run
 from bench.servers import ROOT, SERVERS
@@ -29,6 +29,7 @@ _COLUMNS: Final = (
     "CPU µs a request",
     "Bicorn costs",
     "requests/s",
+    "core busy",
     "p50 ms",
     "p99 ms",
     "max ms",
@@ -78,6 +79,11 @@ def _markdown(run: Run, source: Path) -> str:
     for work in _measured(run):
         parts += [f"### {work.title}", _piped(_table(run, work))]
         parts += [work.note] if work.note else []
+        parts += (
+            [f"![{work.title}]({picture.name(work.key)})"]
+            if work.key in picture.PICTURED
+            else []
+        )
         parts += [
             f"`{one.entrant}` has no row: {one.reason}"
             for one in run.failures
@@ -112,6 +118,7 @@ def _cells(row: Row, *, holds_idle: bool) -> list[str]:
         _spread(row.cpu_us, 1),
         "" if own or row.bicorn_ratio is None else _spread(row.bicorn_ratio, 2) + " ×",
         f"{row.rate.median:,.0f}",
+        f"{row.busy.median:.0%}",
         f"{row.p50_ms.median:.2f}",
         _spread(row.p99_ms, 2),
         f"{row.max_ms.median:.1f}",
@@ -132,7 +139,7 @@ def _target_table(run: Run) -> list[list[str]]:
 def _target_cells(verdict: Verdict) -> list[str]:
     ratio = verdict.unit == "×"
     limit = (
-        f"≤ {verdict.limit:.2f} ×" if ratio else f"≤ {verdict.limit:,.0f}{verdict.unit}"
+        f"≤ {verdict.limit:.2f}" if ratio else f"≤ {verdict.limit:,.0f}{verdict.unit}"
     )
     measured = (
         "" if verdict.measured is None else _spread(verdict.measured, 3 if ratio else 0)
@@ -148,7 +155,10 @@ def _machine_table(run: Run) -> list[list[str]]:
     ]
     table += [
         ["memory", f"{machine.memory_mib:,} MiB"],
-        ["system", f"{machine.system}, Linux {machine.kernel}"],
+        [
+            "system",
+            f"{machine.system}, Linux {machine.kernel}, TCP {machine.congestion_control}",
+        ],
     ]
     table += [["load", machine.wrk], ["commit", machine.commit]]
     for side, found in (("Bicorn's", machine.bicorn), ("the peers'", machine.peers)):
@@ -222,13 +232,12 @@ def _version(run: Run, server: str) -> str:
 
 
 def _python(found: Environment) -> str:
-    optimised = "--enable-optimizations" in found.configured
     frameworks = ", ".join(
         f"{name} {found.versions[name]}"
         for name in ("flask", "django")
         if name in found.versions
     )
-    built = "with" if optimised else "without"
+    built = "with" if found.optimised else "without"
     return f"{found.python}, {found.compiler}, built {built} --enable-optimizations; {frameworks}"
 
 

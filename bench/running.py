@@ -82,7 +82,9 @@ class RunningServer:
         command = self._server.command(self.order)
         if not Path(command[0]).exists():
             shutil.rmtree(self._folder)
-            raise ServerFailed(f"is not installed: there is no {command[0]}")
+            raise ServerFailed(
+                f"is not installed: there is no {Path(command[0]).relative_to(ROOT)}"
+            )
         log = self.order.access_log
         stdout = (
             log if log is not None and self._server.logs_to_stdout else self._output
@@ -156,7 +158,9 @@ class RunningServer:
                 raise ServerFailed("answered without Content-Length")
 
     def _last_words(self) -> str:
-        lines = self._output.read_text(errors="replace").strip().splitlines()
+        """The end of its output, without the path of this clone: it goes into the results."""
+        text = self._output.read_text(errors="replace").replace(f"{ROOT}/", "")
+        lines = text.strip().splitlines()
         return " | ".join(lines[-3:]) or "no output"
 
     def _stop(self) -> None:

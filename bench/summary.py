@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.results import Round, Run
-from bench.works import MEMORY_TARGETS, TARGETS, WORKS, MemoryTarget, Target
+from bench.works import MEMORY_TARGETS, TARGETS, MemoryTarget, Target
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,9 @@ class Row:
     entrant: str
     cpu_us: Spread
     rate: Spread
+    # The part of its core that the tree used. Well below 1 the load was the bottleneck, so the rate says
+    # little; the cost a request still holds.
+    busy: Spread
     p50_ms: Spread
     p99_ms: Spread
     max_ms: Spread
@@ -94,6 +97,7 @@ def _row(run: Run, work: str, entrant: str) -> Row:
         entrant=entrant,
         cpu_us=spread([one.cpu_us for one in mine]),
         rate=spread([one.rate for one in mine]),
+        busy=spread([one.cpu_us * one.rate / 1e6 for one in mine]),
         p50_ms=spread([one.p50_ms for one in mine]),
         p99_ms=spread([one.p99_ms for one in mine]),
         max_ms=spread([one.max_ms for one in mine]),
@@ -116,7 +120,7 @@ def _rounds(run: Run, work: str, entrant: str) -> list[Round]:
 
 
 def _verdict(run: Run, target: Target) -> Verdict:
-    text = f"{WORKS[target.work].title}: {target.of} against {target.against}"
+    text = f"{target.work}: {target.of} / {target.against}"
     return Verdict(
         text, target.limit, ratio(run, target.work, target.of, target.against), "×"
     )
@@ -125,5 +129,5 @@ def _verdict(run: Run, target: Target) -> Verdict:
 def _memory_verdict(run: Run, target: MemoryTarget) -> Verdict:
     held = [row for row in rows(run, target.work) if row.entrant == target.of]
     measured = held[0].idle_connection_bytes if held else None
-    text = f"{WORKS[target.work].title}: resident bytes a connection, {target.of}"
+    text = f"{target.work}: PSS an idle connection, {target.of}"
     return Verdict(text, target.bytes_max, measured, " B")
