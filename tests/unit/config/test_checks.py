@@ -1,0 +1,134 @@
+"""What is refused when all values are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bicorn.config import Settings
+from bicorn.errors import ConfigError
+
+Load = Callable[..., Settings]
+
+
+# For each setting of a feature that is not there, a value in a file that asks for it.
+ASKING = {
+    **dict.fromkeys(("keyfile", "certfile", "ca_certs", "ciphers", "paste", "control_socket", "root_path"), "'x'"),
+    **dict.fromkeys(("dogstatsd_tags", "statsd_prefix", "ssl_version"), "'x'"),
+    **dict.fromkeys(("spew", "reuse_port", "do_handshake_on_connect", "enable_backlog_metric"), "True"),
+    **dict.fromkeys(("asgi_disconnect_grace_period", "websocket_max_message_size", "cert_reqs"), "1"),
+    **dict.fromkeys(("http2_max_concurrent_streams", "http2_initial_window_size", "http2_max_header_list_size"), "1"),
+    **dict.fromkeys(("dirty_workers", "dirty_timeout", "dirty_graceful_timeout"), "2"),
+    **dict.fromkeys(("dirty_apps", "raw_paste_global_conf"), "['a=b']"),
+    **dict.fromkeys(("pre_exec", "on_dirty_starting", "dirty_worker_init"), "lambda server: None"),
+    **dict.fromkeys(("ssl_context", "dirty_post_fork", "dirty_worker_exit"), "lambda a, b: None"),
+    "asgi_loop": "'uvloop'",
+    "asgi_lifespan": "'off'",
+    "http_parser": "'fast'",
+    "proxy_protocol": "True",
+    "protocol": "'uwsgi'",
+    "suppress_ragged_eofs": "False",
+    "statsd_host": "'localhost'",
+    "http_protocols": "'h2,h1'",
+    "http2_cleartext": "True",
+    "http2_max_frame_size": "16385",
+    "dirty_threads": "2",
+    "control_socket_mode": "0",
+}
+ABSENT = [name for name, setting in Settings.declarations().items() if setting.absent is not None]
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_a_feature_that_is_not_there_is_refused_in_one_line(load: Load, name: str) -> None:
+    absent = Settings.declarations()[name].absent
+    assert absent is not None
+    with pytest.raises(ConfigError) as caught:
+        load(files={"bicorn.conf.py": f"{name} = {ASKING[name]}"})
+    message = str(caught.value)
+    assert message.startswith(f"{name} = ")
+    assert f"(bicorn.conf.py, line 1) asks for {absent.feature}, which" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["keyfile = None", "proxy_protocol = False", "proxy_protocol = 'off'", "cert_reqs = 0", "http_protocols = 'h1'",
+     "statsd_host = None", "reuse_port = False", "suppress_ragged_eofs = True", "threads = 1", "protocol = 'http'",
+     "proxy_allow_ips = '*'", "control_socket = 'x'\ncontrol_socket_disable = True", "root_path = ''"],
+)  # fmt: skip
+def test_what_asks_for_nothing_is_accepted(load: Load, text: str) -> None:
+    load(files={"bicorn.conf.py": text})
+
+
+def test_it_is_refused_wherever_it_comes_from(load: Load) -> None:
+    with pytest.raises(ConfigError, match=r"keyfile = 'k' \(--keyfile in GUNICORN_CMD_ARGS\) asks for TLS"):
+        load(GUNICORN_CMD_ARGS="--keyfile k")
+    with pytest.raises(ConfigError, match=r"proxy_protocol = 'auto' \(--proxy-protocol\) asks for the PROXY protocol"):
+        load("run:app", "--proxy-protocol")
+
+
+def test_more_threads_than_one_ask_for_a_class_that_is_not_there(load: Load) -> None:
+    with pytest.raises(
+        ConfigError, match=r"threads = 4 \(--threads\) asks for the gthread worker class, which arrives"
+    ):
+        load("--threads", "4")
+
+
+@pytest.mark.parametrize(
+    "name", ["sync", "gunicorn.workers.sync.SyncWorker", "bicorn.workers.sync.SyncWorker", "my.Worker"]
+)
+def test_the_sync_worker_has_several_names(load: Load, name: str) -> None:
+    assert load("-k", name).worker_class_str == name
+
+
+def test_a_worker_class_may_be_a_class(load: Load) -> None:
+    settings = load(files={"bicorn.conf.py": "class Mine: ...\nworker_class = Mine"})
+    assert settings.worker_class_str == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gthread", "asks for the gthread worker class, which arrives with a later version"),
+        ("gevent", "asks for the gevent worker class"),
+        ("uvicorn.workers.UvicornWorker", "asks for the asgi worker class"),
+        ("egg:meinheld#gunicorn_worker", "by entry point"),
+        ("gevnt", "one of sync, gthread, gevent, .*; did you mean gevent"),
+        ("quick", "it has to be one of sync, gthread, .* or the dotted path of a class$"),
+    ],
+)
+def test_a_worker_class_that_is_not_there_is_refused(load: Load, name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load("-k", name)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["-b", "localhost:http"], "'http' is not a port .*HOST:PORT"),
+        (["-b", "::1"], "needs brackets"),
+        (
+            ["-e", "NAME"],
+            r"raw_env = \['NAME'\] \(--env\) is not allowed: 'NAME' has no value; each has to be KEY=VALUE",
+        ),
+        (["--worker-tmp-dir", "gone"], r"worker_tmp_dir = 'gone' \(--worker-tmp-dir\) .* a directory that exists"),
+    ],
+)
+def test_values_are_checked_before_they_are_used(load: Load, argv: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load(*argv)
+
+
+def test_something_has_to_be_listened_on(load: Load) -> None:
+    with pytest.raises(ConfigError, match="nothing would be listened on"):
+        load(files={"bicorn.conf.py": "bind = []"})
+    assert load(LISTEN_FDS="1").bind == []
+
+
+def test_the_directory_of_uploads_counts_from_chdir(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "sub" / "uploads").mkdir(parents=True)
+    assert load("--chdir", "sub", files={"bicorn.conf.py": "tmp_upload_dir = 'uploads'"}).tmp_upload_dir == "uploads"
+    with pytest.raises(ConfigError, match="tmp_upload_dir"):
+        load()
