@@ -181,11 +181,19 @@ def main(port: int, count: int) -> None:
 
 
 def allow_descriptors(count: int) -> None:
-    """Raises the soft limit to what is needed; the hard one too where the system lets us."""
-    needed = count + 100
+    """Lets this process and those that it starts from now on hold so many connections."""
+    needed = (
+        count + 500
+    )  # The listener, logs, libraries, and the load's own connections.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < needed:
+    if soft >= needed:
+        return
+    try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, max(hard, needed)))
+    except (ValueError, PermissionError):
+        raise ExchangeFailed(
+            f"needs {needed} descriptors, but `ulimit -Hn` is {hard}"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -40,14 +40,15 @@ _COLUMNS: Final = (
 
 def terminal(run: Run) -> str:
     """Everything a person at the keyboard wants to see, tables aligned."""
-    blocks = [f"{_where(run)}\n{_how(run)}"]
+    blocks = [_where(run) + (f"\n{_how(run)}" if run.rounds else "")]
     for work in _measured(run):
         blocks.append(f"{work.title} ({work.key})\n" + _aligned(_table(run, work)))
     if run.distributions:
         blocks.append(
             f"{_distribution_title(run)}\n" + _aligned(_distribution_table(run))
         )
-    blocks.append("Targets\n" + _aligned(_target_table(run)))
+    if run.rounds:
+        blocks.append("Targets\n" + _aligned(_target_table(run)))
     troubles = _troubles(run)
     if troubles:
         blocks.append("Not measured\n" + "\n".join(f"  {line}" for line in troubles))

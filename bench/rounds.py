@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from bench import load, process_tree
-from bench.connections import ExchangeFailed
+from bench.connections import ExchangeFailed, allow_descriptors
 from bench.machine import Cores
 from bench.results import Failure, Round
 from bench.running import Request, RunningServer, ServerFailed, on_core
@@ -61,6 +61,7 @@ def measure(
 
 
 def _measure_once(work: Work, entrant: Entrant, number: int, plan: Plan) -> Round:
+    allow_descriptors(entrant.idle_connections)
     server = RunningServer(
         SERVERS[entrant.server],
         work.app,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from django.conf import settings
-from django.core.wsgi import get_wsgi_application
-from django.http import HttpRequest, HttpResponse
-from django.urls import path
+from django.conf import settings  # type: ignore[import-untyped]  # Django ships no types.
+from django.core.wsgi import get_wsgi_application  # type: ignore[import-untyped]  # Django ships no types.
+from django.http import HttpRequest, HttpResponse  # type: ignore[import-untyped]  # Django ships no types.
+from django.urls import path  # type: ignore[import-untyped]  # Django ships no types.
 
 settings.configure(
     ALLOWED_HOSTS=["127.0.0.1"],
