@@ -480,15 +480,13 @@ fn parse_request_line(
     let line = &buf[start..end];
     let method_len = measure_method(line, leniency)?;
     let target_start = method_len + 1;
-    let target_len = line
-        .len()
-        .checked_sub(target_start + VERSION_TAIL)
-        .ok_or(RefusalKind::MalformedRequestLine)?;
+    let rest = &line[target_start..];
+    let target_len = rest.len().saturating_sub(VERSION_TAIL);
     let target_end = target_start + target_len;
-    head.version = match &line[target_end..] {
+    head.version = match &rest[target_len..] {
         b" HTTP/1.1" => Version::Http11,
         b" HTTP/1.0" => Version::Http10,
-        tail => parse_other_version(tail, leniency)?,
+        _ => parse_other_version(rest, leniency)?,
     };
     head.method = Span::new(start, start + method_len);
     head.target = Span::new(start + target_start, start + target_end);
@@ -535,19 +533,16 @@ fn kind_of(method: &[u8], leniency: &Leniency) -> MethodKind {
     }
 }
 
-/// The version at the end of a line that does not end in one of the usual two.
+/// The version at the end of `rest`, what follows the method, when it is not one of the usual two.
 #[cold]
-fn parse_other_version(tail: &[u8], leniency: &Leniency) -> Result<Version, RefusalKind> {
-    let [b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor] = tail else {
-        let last_word = memchr::memrchr(b' ', tail).map_or(tail, |space| &tail[space + 1..]);
-        let is_version = last_word
-            .get(..4)
-            .is_some_and(|name| name.eq_ignore_ascii_case(b"HTTP"));
-        return Err(if is_version {
-            RefusalKind::MalformedVersion
-        } else {
-            RefusalKind::MalformedRequestLine
-        });
+fn parse_other_version(rest: &[u8], leniency: &Leniency) -> Result<Version, RefusalKind> {
+    let space = memchr::memrchr(b' ', rest).ok_or(RefusalKind::MalformedRequestLine)?;
+    let (major, minor) = match &rest[space + 1..] {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] => (*major, *minor),
+        [b'H' | b'h', b'T' | b't', b'T' | b't', b'P' | b'p', ..] => {
+            return Err(RefusalKind::MalformedVersion);
+        }
+        _ => return Err(RefusalKind::MalformedRequestLine),
     };
     if !major.is_ascii_digit() || !minor.is_ascii_digit() {
         return Err(RefusalKind::MalformedVersion);

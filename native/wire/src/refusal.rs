@@ -114,6 +114,7 @@ refusal_kinds! {
     TrailersTooLong, 431, "RFC 9112 7.1.2", "the trailers are longer than their limit";
     TooManyTrailers, 431, "RFC 9112 7.1.2", "more trailer fields than the limit";
     ForbiddenTrailer, 400, "RFC 9110 6.5.1", "a trailer that frames, routes or authenticates";
+    // From here on the drivers decide, who know the peer, the settings, the clock and the disk.
     AmbiguousFieldName, 400, "RFC 9110 5.1", "a field name with an underscore, which header_map = refuse forbids";
     ContradictoryScheme, 400, "RFC 9110 4.2", "the secure_scheme_headers of a trusted proxy contradict each other";
     HeadTimeout, 408, "RFC 9110 15.5.9", "the head did not arrive within header_timeout";
