@@ -168,6 +168,7 @@ def make_syslog_handler(cfg: LogSettings, fmt: str, log_name: str) -> logging.Ha
         if not isinstance(address, str):
             raise ConfigError(f"syslog_addr: cannot reach {cfg.syslog_addr!r}: {error}") from None
     # The identity begins with "gunicorn." because the filter rules of people's log servers do.
-    identity = f"gunicorn.{cfg.syslog_prefix or cfg.proc_name.replace(':', '.')}.{log_name}"
+    name = cfg.syslog_prefix or (cfg.proc_name or "gunicorn").replace(":", ".")
+    identity = f"gunicorn.{name}.{log_name}"
     handler.setFormatter(logging.Formatter(f"{identity.replace('%', '%%')}: {fmt}"))
     return handler

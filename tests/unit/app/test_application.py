@@ -50,7 +50,7 @@ def test_chdir_enters_the_directory_and_puts_it_first(project: Project, monkeypa
     assert os.getcwd() == str(where / "inner")
     assert sys.path[:3] == [str(where / "more"), str(where / "lib"), str(where / "inner")]
     assert sys.path.count(str(where / "inner")) == 1
-    assert app.wsgi()
+    assert app.wsgi() is app.callable
 
 
 def test_a_directory_that_cannot_be_entered_is_named(tmp_path: Path) -> None:
