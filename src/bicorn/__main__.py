@@ -1,0 +1,7 @@
+"""`python -m bicorn`."""
+
+import sys
+
+from bicorn.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""The parent process: which workers live, and what happens to them."""

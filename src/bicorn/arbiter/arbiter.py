@@ -1,0 +1,551 @@
+"""The parent process: it keeps as many workers alive as were asked for.
+
+Owns       the listeners, the configuration in force, the set of workers, and the end of the server.
+Never      reads a client's byte, and never waits for anything but the next event.
+Invariant  what happens to a worker was decided by policy.decide(); this file only does it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from bicorn import __version__
+from bicorn._core import Scoreboard
+from bicorn.arbiter import exits, policy
+from bicorn.arbiter.children import SLOTS_MAX, Children, WorkerHandle
+from bicorn.arbiter.environment import ProcessEnvironment
+from bicorn.arbiter.generation import Generation
+from bicorn.arbiter.pidfile import Pidfile
+from bicorn.arbiter.policy import Abort, Backoff, Commit, Decision, Drain, Kill, Phase, Quit, Snapshot, Spawn
+from bicorn.arbiter.reload import ReloadFailed, prepare_generation
+from bicorn.arbiter.signals import SignalQueue
+from bicorn.arbiter.spawn import fork_worker, set_title
+from bicorn.arbiter.states import WorkerEvent, WorkerState
+from bicorn.arbiter.stop import Stop
+from bicorn.errors import ExitCode, HaltServer
+from bicorn.ipc import messages
+from bicorn.ipc.scoreboard import SlotState
+from bicorn.net import systemd
+from bicorn.net.listener import Listener, close_listeners, create_listeners
+from bicorn.observe.log import load_logger_class
+from bicorn.workers.registry import load_worker_class
+
+if TYPE_CHECKING:
+    from bicorn.app.application import Application
+    from bicorn.config import Settings
+    from bicorn.observe.log import Logger
+    from bicorn.workers.base import Worker
+
+_STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+_BOOT_FAILURES: Final[Mapping[int | None, str]] = {
+    ExitCode.WORKER_BOOT_ERROR: "Worker failed to boot.",
+    ExitCode.APP_LOAD_ERROR: "App failed to load.",
+}
+#: An arbiter that comes this late from its wait was stopped or frozen, and so may its workers have been.
+OVERSLEPT_S: Final = 1.0
+EXIT_INTERNAL_ERROR: Final = 255  # Gunicorn's sys.exit(-1)
+
+
+class Arbiter:
+    """The parent process; hooks get it as `server`, so the names of its attributes are Gunicorn's."""
+
+    WORKER_BOOT_ERROR: ClassVar[int] = ExitCode.WORKER_BOOT_ERROR
+    APP_LOAD_ERROR: ClassVar[int] = ExitCode.APP_LOAD_ERROR
+
+    def __init__(self, app: Application, load_settings: Callable[[], Settings]) -> None:
+        """`load_settings` reads the whole configuration again, for a reload."""
+        settings = app.cfg
+        os.environ["SERVER_SOFTWARE"] = f"bicorn/{__version__}"
+        self.log: Logger = load_logger_class(settings)(settings)
+        self.pid = os.getpid()
+        self.master_pid = 0
+        self.reexec_pid = 0
+        self.master_name = "Master"
+        self.worker_age = 0
+        self.systemd = False
+        self.pidfile: Pidfile | None = None
+        self._load_settings = load_settings
+        self._environment = ProcessEnvironment(os.environ)
+        self._environment.enter(app)
+        self._current = Generation(1, settings, app, load_worker_class(settings), [], settings.workers)
+        self._fallback: Generation | None = None  # what a reload that does not boot goes back to
+        self._generations = 1
+        self._has_served = False
+        self._backoff = Backoff()
+        self._stop: Stop | None = None
+        self._awake_since = 0.0
+        self._out_of_slots = False
+        self.cfg.nworkers_changed(self, settings.workers, None)
+        self.log.debug("Current configuration:\n%s", settings.explain())
+        if settings.preload_app:
+            app.wsgi()
+
+    # -- what hooks look at --------------------------------------------------------------------
+
+    @property
+    def cfg(self) -> Settings:
+        """The settings in force."""
+        return self._current.settings
+
+    @property
+    def app(self) -> Application:
+        """The application object that new workers get."""
+        return self._current.app
+
+    @property
+    def worker_class(self) -> type[Worker]:
+        """The class of new workers."""
+        return self._current.worker_class
+
+    @property
+    def address(self) -> list[Any]:  # Any: (host, port), a path, or a descriptor
+        """The configured addresses."""
+        return list(self.cfg.address)
+
+    @property
+    def timeout(self) -> float:
+        """How long a worker may be silent, in seconds."""
+        return self.cfg.timeout
+
+    @property
+    def proc_name(self) -> str:
+        """The name in process titles."""
+        return self.cfg.proc_name or self.cfg.default_proc_name
+
+    @property
+    def LISTENERS(self) -> list[Listener]:
+        """The listeners that new workers get."""
+        return self._current.listeners
+
+    @property
+    def WORKERS(self) -> dict[int, Worker]:
+        """The living workers by pid."""
+        return {handle.pid: handle.worker for handle in self._children}
+
+    @property
+    def num_workers(self) -> int:
+        """How many workers there should be."""
+        return self._current.target
+
+    @num_workers.setter
+    def num_workers(self, value: int) -> None:
+        old, self._current.target = self._current.target, value
+        self._run_hook("nworkers_changed", value, old)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until told to stop; give the exit code of the server."""
+        try:
+            self.start()
+        except BaseException:
+            self._release()
+            raise
+        wake_at: float | None = time.monotonic()
+        while not self._is_over():
+            try:
+                self._wait(wake_at)
+                self._dispatch()
+                wake_at = self._act(policy.decide(self._snapshot()))
+            except HaltServer as halt:
+                self._begin_stop(Phase.DRAINING, halt.reason, halt.exit_code)
+            except Exception:  # noqa: BLE001 - whatever it is, workers must not be left behind
+                self._survive()
+        return self._finish()
+
+    def start(self) -> None:
+        """Take over signals, claim the pid file, make the listeners."""
+        self.log.info("Starting bicorn %s", __version__)
+        self._signals = SignalQueue()
+        # Before the pid file: whoever reads it may signal at once, and must not meet default handlers.
+        self._signals.install()
+        self._lifeline = os.pipe()
+        self._messages = os.pipe()
+        os.set_blocking(self._messages[0], False)
+        self._children = Children(Scoreboard(self._capacity()))
+        self._write_pidfile()
+        self.cfg.on_starting(self)
+        self.log.close_on_exec()
+        inherited = systemd.take_listen_fds(os.environ, self.pid)
+        self.systemd = bool(inherited)
+        self._current.listeners = create_listeners(self.cfg, self.log, inherited=inherited, pause=self._pause)
+        self.log.debug("Arbiter booted")
+        self.log.info("Listening at: %s (%s)", ",".join(map(str, self.LISTENERS)), self.pid)
+        self.log.info("Using worker: %s", self.cfg.worker_class_str)
+        check_config = getattr(self.worker_class, "check_config", None)
+        if check_config is not None:
+            check_config(self.cfg, self.log)
+        self.cfg.when_ready(self)
+        set_title("master", self.proc_name)
+
+    def _capacity(self) -> int:
+        """Slots for every worker, its successor of a reload, and some that drain from the one before."""
+        return max(SLOTS_MAX, 3 * self.cfg.workers)
+
+    def _pause(self, seconds: float) -> bool:
+        return self._signals.wait_for(_STOP_SIGNALS, seconds)
+
+    def _is_over(self) -> bool:
+        return self._stop is not None and (not self._children or time.monotonic() >= self._stop.given_up_at)
+
+    def _finish(self) -> int:
+        assert self._stop is not None, "only a stop ends the loop"
+        level = self.log.info if self._stop.exit_code == 0 else self.log.error
+        level("Shutting down: %s", self.master_name)
+        if self._stop.reason is not None:
+            level("Reason: %s", self._stop.reason)
+        self._release()
+        self._run_hook("on_exit")
+        return self._stop.exit_code
+
+    def _release(self) -> None:
+        if self.pidfile is not None:
+            self.pidfile.unlink()
+
+    # -- wait ----------------------------------------------------------------------------------
+
+    def _wait(self, wake_at: float | None) -> None:
+        """Sleep until a signal, a message, or the moment that the last decision named."""
+        poll = select.poll()
+        poll.register(self._signals.fileno(), select.POLLIN)
+        poll.register(self._messages[0], select.POLLIN)
+        # Rounded up: a wait that ends before its moment would decide the same again and again.
+        poll.poll(None if wake_at is None else max(0, math.ceil((wake_at - time.monotonic()) * 1000)))
+        now = time.monotonic()
+        if wake_at is not None and now - wake_at > OVERSLEPT_S:
+            self._awake_since = now
+
+    # -- dispatch ------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Take in what happened since the last round: messages, signals, exits."""
+        self._read_messages()
+        signals = self._signals.take()
+        for signum in signals:
+            name = signum.name.removeprefix("SIG").lower()
+            level = self.log.debug if signum is signal.SIGCHLD else self.log.info
+            level("Handling signal: %s", name)
+            getattr(self, f"handle_{name}")()
+
+    def _read_messages(self) -> None:
+        for message in messages.receive(self._messages[0]):
+            handle = self._children.find(message.pid)
+            if handle is None:
+                continue  # Reaped already.
+            if message.kind is messages.Kind.READY:
+                handle.advance(WorkerEvent.SAID_READY, time.monotonic())
+                self.log.debug("Worker ready (pid: %s)", handle.pid)
+            else:
+                handle.failure = message.text
+
+    def handle_chld(self) -> None:
+        """SIGCHLD: collect every child that ended; several signals may have become one."""
+        statuses = []
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            statuses.append((pid, exits.Exit.from_status(status)))
+        # What a worker wrote before it ended is in the pipe by now, and says why.
+        self._read_messages()
+        for pid, ended in statuses:
+            handle = self._children.remove(pid)
+            if handle is None:
+                # As PID 1 of a container we get orphans, whose exits mean nothing to us.
+                self.log.debug("Reaped unknown child process (pid:%s, %s)", pid, ended)
+            else:
+                self._bury(handle, ended)
+
+    def handle_hup(self) -> None:
+        """SIGHUP: try the configuration as it is now."""
+        self.log.info("Hang up: %s", self.master_name)
+        if self._stop is None:
+            self.reload()
+
+    def handle_term(self) -> None:
+        """SIGTERM: stop when the requests that are held have been answered; again: stop now."""
+        self._begin_stop(Phase.DRAINING)
+
+    def handle_int(self) -> None:
+        """SIGINT: stop now."""
+        self._begin_stop(Phase.QUITTING)
+
+    handle_quit = handle_int
+
+    def handle_ttin(self) -> None:
+        """SIGTTIN: one worker more."""
+        if self.num_workers >= self._capacity():
+            self.log.warning("TTIN is ignored: there are %s workers, and no room for more", self.num_workers)
+            return
+        self.num_workers += 1
+
+    def handle_ttou(self) -> None:
+        """SIGTTOU: one worker less, but never none."""
+        if self.num_workers > 1:
+            self.num_workers -= 1
+
+    def handle_usr1(self) -> None:
+        """SIGUSR1: log files were rotated."""
+        self.log.reopen_files()
+        for handle in self._children:
+            self._send(handle, signal.SIGUSR1)
+
+    def handle_usr2(self) -> None:
+        """SIGUSR2: the binary upgrade."""
+        self.log.warning("USR2 is ignored: the binary upgrade is not in this version")
+
+    def handle_winch(self) -> None:
+        """SIGWINCH: part of the binary upgrade for a daemon; otherwise somebody resized a terminal."""
+        if self.cfg.daemon:
+            self.log.warning("WINCH is ignored: it belongs to the binary upgrade, which is not in this version")
+        else:
+            self.log.debug("SIGWINCH ignored. Not daemonized")
+
+    # -- workers that ended --------------------------------------------------------------------
+
+    def _bury(self, handle: WorkerHandle, ended: exits.Exit) -> None:
+        state, now = handle.state, time.monotonic()
+        handle.advance(WorkerEvent.EXITED, now)
+        line = exits.describe(ended, handle.pid, state)
+        if line is not None:
+            self.log.log(line[0], line[1])
+        if self._stop is None and state in (WorkerState.BOOTING, WorkerState.READY, WorkerState.ABORTED):
+            self._answer_death(handle, ended, now)
+        self._run_hook("child_exit", handle.worker)
+
+    def _answer_death(self, handle: WorkerHandle, ended: exits.Exit, now: float) -> None:
+        """Decide what an exit that nobody asked for means for the server."""
+        never_ready = handle.ready_at is None
+        is_current = handle.generation == self._current.number
+        if never_ready and is_current and self._fallback is not None:
+            self._abandon_reload(handle.failure or f"worker {handle.pid} {ended}")
+        elif never_ready and is_current and not self._has_served and ended.code in _BOOT_FAILURES:
+            self._begin_stop(Phase.DRAINING, _BOOT_FAILURES[ended.code], ended.code or ExitCode.FAILED)
+        elif is_current and (never_ready or not ended.is_clean):
+            self._back_off(None if handle.ready_at is None else now - handle.ready_at)
+
+    def _back_off(self, ready_for: float | None) -> None:
+        now = time.monotonic()
+        self._backoff = policy.backoff_after_death(self._backoff, now, ready_for=ready_for)
+        if self._backoff.not_before > now:
+            self.log.warning(
+                "%d workers in a row died at once; the next is started in %.1f s",
+                self._backoff.deaths,
+                self._backoff.not_before - now,
+            )
+
+    # -- reconcile and act ---------------------------------------------------------------------
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            now=time.monotonic(),
+            phase=self._stop.phase if self._stop else Phase.RUNNING,
+            target=self.num_workers,
+            generation=self._current.number,
+            fallback=self._fallback.number if self._fallback else None,
+            proven=self._current.proven,
+            workers=self._children.views(self._awake_since),
+            slots_free=self._children.slots_free,
+            spawn_not_before=self._backoff.not_before,
+            timeout=self.cfg.timeout,
+            graceful_timeout=self.cfg.graceful_timeout,
+            stop_deadline=self._stop.deadline if self._stop else None,
+        )
+
+    def _act(self, decision: Decision) -> float | None:
+        """Do what was decided; give the moment for the next round."""
+        for action in decision.actions:
+            self._perform(action)
+        if self._stop is not None:
+            return min(decision.wake_at or math.inf, self._stop.given_up_at)
+        # After actions the picture is another one: the next round looks at once, and finds nothing to do.
+        return time.monotonic() if decision.actions else decision.wake_at
+
+    def _perform(self, action: policy.Action) -> None:
+        if isinstance(action, Commit):
+            self._commit()
+        elif isinstance(action, Spawn):
+            if self._stop is None:
+                self.spawn_worker()
+        else:
+            handle = self._children.find(action.pid)
+            assert handle is not None, "policy decides about workers of its snapshot"
+            self._tell(handle, action)
+
+    def _tell(self, handle: WorkerHandle, action: Drain | Quit | Abort | Kill) -> None:
+        now = time.monotonic()
+        if isinstance(action, Drain):
+            handle.advance(WorkerEvent.TOLD_TO_DRAIN, now)
+            self._send(handle, signal.SIGTERM)
+        elif isinstance(action, Quit):
+            handle.advance(WorkerEvent.TOLD_TO_QUIT, now)
+            self._send(handle, signal.SIGQUIT)
+        elif isinstance(action, Abort):
+            self.log.critical("WORKER TIMEOUT (pid:%s)", handle.pid)
+            handle.worker.aborted = True
+            handle.advance(WorkerEvent.HEARTBEAT_MISSED, now)
+            self._send(handle, signal.SIGABRT)
+        else:
+            handle.advance(WorkerEvent.KILL_SENT, now)
+            self._send(handle, signal.SIGKILL)
+
+    def _send(self, handle: WorkerHandle, signum: signal.Signals) -> None:
+        # Until it is reaped, the pid stays its own: at worst it is a zombie, which takes any signal.
+        os.kill(handle.pid, signum)
+
+    def spawn_worker(self) -> None:
+        """Fork one worker of the current generation."""
+        self.worker_age += 1
+        generation = self._current
+        slot = self._children.take_slot()
+        try:
+            worker = generation.worker_class(
+                self.worker_age,
+                self.pid,
+                generation.listeners,
+                generation.app,
+                generation.settings.timeout / 2,
+                generation.settings,
+                self.log,
+            )
+            worker.slot, worker.lifeline, worker.ready_pipe = slot, self._lifeline[0], self._messages[1]
+            self.cfg.pre_fork(self, worker)
+            slot.state = SlotState.BOOTING
+            forked_at = time.monotonic()
+            pid = fork_worker(self, worker, self._leave_in_child)
+        except Exception as error:  # noqa: BLE001 - pre_fork is the user's code
+            self._children.free_slot(slot)
+            self._fail_to_spawn(error)
+            return
+        worker.pid = slot.pid = pid
+        self._children.add(WorkerHandle(pid, worker, slot, generation.number, forked_at, since=forked_at))
+
+    def _fail_to_spawn(self, error: Exception) -> None:
+        """A fork was refused (EAGAIN, ENOMEM) or pre_fork raised; before the server ever served, that ends it."""
+        if not self._has_served and not isinstance(error, OSError):
+            raise error
+        self.log.error("A worker could not be started: %s", error, exc_info=error)
+        if self._fallback is not None:
+            self._abandon_reload(f"a worker could not be started: {error}")
+        else:
+            self._back_off(None)
+
+    def _leave_in_child(self) -> None:
+        self._signals.close_in_child()
+        os.close(self._lifeline[1])
+        os.close(self._messages[0])
+
+    # -- reload --------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Try the configuration as it is now; its workers take over when all of them are ready."""
+        if self._fallback is not None:
+            # Not proven yet, and outdated already. Its workers are drained in the next round.
+            self._forget(self._current, keep=self._fallback)
+        serving = self._fallback or self._current
+        self._generations += 1
+        try:
+            fresh = prepare_generation(
+                serving,
+                self._load_settings,
+                self._environment,
+                self.log,
+                number=self._generations,
+                keep_listeners=self.systemd,
+            )
+        except ReloadFailed as failure:
+            self._current, self._fallback = serving, None
+            self.log.error("Reload failed; the workers of before go on serving.\n%s", failure)
+            return
+        self._current, self._fallback = fresh, serving
+        self._backoff = Backoff()
+        try:
+            self.log.reopen_files()
+            self.cfg.nworkers_changed(self, fresh.target, serving.target)
+            self.cfg.on_reload(self)
+            self._write_pidfile()
+        except Exception as error:
+            self.log.exception("Exception during the reload")
+            self._abandon_reload(str(error))
+            return
+        set_title("master", self.proc_name)
+
+    def _commit(self) -> None:
+        self._current.proven = True
+        if not self._has_served:
+            self._has_served = True
+            systemd.notify("READY=1\nSTATUS=Serving")
+        if self._fallback is not None:
+            self._forget(self._fallback, keep=self._current)
+            self._fallback = None
+            self.log.debug("Reload done: the workers of before are drained")
+
+    def _abandon_reload(self, reason: str) -> None:
+        """Go back to the generation that serves; the workers of the failed one are drained in the next round."""
+        assert self._fallback is not None, "there is a generation to go back to"
+        failed, self._current, self._fallback = self._current, self._fallback, None
+        self._forget(failed, keep=self._current)
+        self._environment.enter(self.app)
+        self.log.setup(self.cfg)
+        self._write_pidfile()
+        set_title("master", self.proc_name)
+        self.log.error("Reload failed; the workers of before go on serving. %s", reason)
+        self._run_hook("nworkers_changed", self.num_workers, failed.target)
+
+    def _forget(self, generation: Generation, *, keep: Generation) -> None:
+        gone = [listener for listener in generation.listeners if listener not in keep.listeners]
+        close_listeners(gone, unlink=True)
+
+    # -- stop ----------------------------------------------------------------------------------
+
+    def _begin_stop(self, phase: Phase, reason: str | None = None, exit_code: int = ExitCode.OK) -> None:
+        """Start to end the server; a second time, hurry."""
+        now = time.monotonic()
+        if self._stop is not None:
+            if self._stop.hurry(now):
+                self.log.info("Quick shutdown requested")
+            return
+        self._stop = Stop(phase, now + self.cfg.graceful_timeout, reason, int(exit_code))
+        systemd.notify("STOPPING=1")
+        for generation in (self._current, self._fallback):
+            if generation is not None:
+                # Ours is only one of the copies: workers serve what waits in the queue before they close theirs.
+                close_listeners(generation.listeners, unlink=not self.systemd)
+                generation.listeners = []
+
+    def _survive(self) -> None:
+        """Something of ours or a hook raised where nothing should; end the server in order, then without."""
+        self.log.exception("Unhandled exception in main loop")
+        if self._stop is None:
+            self._begin_stop(Phase.QUITTING, exit_code=EXIT_INTERNAL_ERROR)
+            return
+        self._stop = Stop(Phase.QUITTING, 0.0, self._stop.reason, EXIT_INTERNAL_ERROR)
+        for handle in self._children:
+            self._send(handle, signal.SIGKILL)
+
+    # -- around --------------------------------------------------------------------------------
+
+    def _run_hook(self, name: str, *args: object) -> None:
+        """Call a hook that must not end a running server: what it raises is logged."""
+        try:
+            getattr(self.cfg, name)(self, *args)
+        except Exception:
+            self.log.exception("Exception in the %s hook", name)
+
+    def _write_pidfile(self) -> None:
+        wanted = self.cfg.pidfile
+        if self.pidfile is not None and self.pidfile.fname != wanted:
+            self.pidfile.unlink()
+            self.pidfile = None
+        if wanted is not None and self.pidfile is None:
+            self.pidfile = Pidfile(wanted)
+            self.pidfile.create(self.pid)

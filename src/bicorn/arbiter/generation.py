@@ -1,0 +1,30 @@
+"""One configuration and the workers forked from it.
+
+Owns       what a worker is made from: settings, application, class, listeners, and how many there should be.
+Never      forks.
+Invariant  `proven` turns true once, when `target` workers of the generation were ready at the same time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bicorn.app.application import Application
+    from bicorn.config import Settings
+    from bicorn.net.listener import Listener
+    from bicorn.workers.base import Worker
+
+
+@dataclasses.dataclass
+class Generation:
+    """What workers are forked from."""
+
+    number: int
+    settings: Settings
+    app: Application
+    worker_class: type[Worker]
+    listeners: list[Listener]
+    target: int
+    proven: bool = False

@@ -1,0 +1,228 @@
+"""What to do about the workers: a pure function from what is to what should happen.
+
+Owns       every decision about a worker's life: spawn, drain, abort, kill, and when a generation is proven.
+Never      forks, signals, waits, logs, or reads a clock: time is a field of the snapshot.
+Invariant  the same snapshot gives the same decision, and a decision never asks for an illegal move (see states.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from bicorn.arbiter.states import SERVING, WorkerState
+
+#: Seconds between SIGABRT and SIGKILL: long enough to print stacks and run the hook. Gunicorn: its next tick, 1 s.
+ABORT_GRACE_S: Final = 1.0
+#: Seconds that everything gets after a stop was hurried. Gunicorn: 2 s.
+HURRIED_GRACE_S: Final = 2.0
+#: Back-off after workers that die at once: none for the first, then doubling. systemd's RestartSec starts at 0.1 s,
+#: Kubernetes' CrashLoopBackOff ends at 300 s; half a minute is what a person at a terminal still waits for.
+BACKOFF_FIRST_S: Final = 0.5
+BACKOFF_MAX_S: Final = 30.0
+#: A worker that was ready for this long did not die at once.
+EARLY_DEATH_S: Final = 1.0
+
+
+class Phase(enum.Enum):
+    """What the server as a whole is doing."""
+
+    RUNNING = "running"
+    DRAINING = "draining"  # TERM: workers finish what they hold
+    QUITTING = "quitting"  # INT, QUIT, or a stop that was hurried
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerView:
+    """One worker at the moment of the snapshot; times are seconds of the monotonic clock."""
+
+    pid: int
+    age: int
+    generation: int
+    state: WorkerState
+    since: float  # when it entered the state
+    heartbeat: float  # its last sign of life, at least its fork
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """Everything that a decision depends on."""
+
+    now: float
+    phase: Phase
+    target: int  # how many workers should serve
+    generation: int  # what new workers belong to
+    fallback: int | None  # the generation to keep until `generation` is proven
+    proven: bool  # all workers of `generation` have been ready once
+    workers: tuple[WorkerView, ...]
+    slots_free: int
+    spawn_not_before: float  # back-off
+    timeout: float  # seconds, 0 = heartbeats are not watched
+    graceful_timeout: float
+    stop_deadline: float | None = None  # when a stop ends with SIGKILL
+
+
+@dataclasses.dataclass(frozen=True)
+class Spawn:
+    """Fork one worker of the current generation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Drain:
+    """Tell a worker to finish what it holds (SIGTERM)."""
+
+    pid: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Quit:
+    """Tell a worker to stop at once (SIGQUIT)."""
+
+    pid: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Abort:
+    """Tell a worker that missed its heartbeat to say where it is and die (SIGABRT)."""
+
+    pid: int
+    silent_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Kill:
+    """End a worker that did not go (SIGKILL)."""
+
+    pid: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Commit:
+    """The current generation is proven: its predecessor is not needed any more."""
+
+
+Action = Spawn | Drain | Quit | Abort | Kill | Commit
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What to do now, and when to look again if nothing happens before."""
+
+    actions: tuple[Action, ...]
+    wake_at: float | None
+
+
+def decide(snapshot: Snapshot) -> Decision:
+    """Decide what the snapshot asks for."""
+    actions = (*_overdue(snapshot), *_wanted(snapshot))
+    return Decision(actions, _wake_at(snapshot))
+
+
+# -- workers that are late -------------------------------------------------------------------------
+
+
+def _overdue(snapshot: Snapshot) -> Iterator[Action]:
+    for worker in snapshot.workers:
+        deadline = _deadline(worker, snapshot)
+        if deadline is None or snapshot.now < deadline:
+            continue
+        if worker.state in SERVING:
+            yield Abort(worker.pid, snapshot.now - worker.heartbeat)
+        else:
+            yield Kill(worker.pid)
+
+
+def _deadline(worker: WorkerView, snapshot: Snapshot) -> float | None:
+    """Give the moment from which a worker is late in its state, or None if it can take its time."""
+    if worker.state is WorkerState.KILLED:
+        return None
+    if worker.state is WorkerState.ABORTED:
+        return worker.since + ABORT_GRACE_S
+    if snapshot.stop_deadline is not None and worker.state not in SERVING:
+        return snapshot.stop_deadline
+    if worker.state is WorkerState.DRAINING or worker.state is WorkerState.QUITTING:
+        # A draining worker has graceful_timeout for its last requests, even if that is longer than timeout.
+        return worker.since + snapshot.graceful_timeout
+    return worker.heartbeat + snapshot.timeout if snapshot.timeout else None
+
+
+# -- how many there should be ----------------------------------------------------------------------
+
+
+def _wanted(snapshot: Snapshot) -> Iterator[Action]:
+    serving = sorted(
+        (worker for worker in snapshot.workers if worker.state in SERVING and not _is_late(worker, snapshot)),
+        key=lambda worker: worker.age,
+    )
+    if snapshot.phase is Phase.DRAINING:
+        yield from (Drain(worker.pid) for worker in serving)
+    elif snapshot.phase is Phase.QUITTING:
+        still_there = (worker for worker in snapshot.workers if worker.state in _CAN_BE_HURRIED)
+        yield from (Quit(worker.pid) for worker in still_there if not _is_late(worker, snapshot))
+    else:
+        yield from _reconcile(snapshot, serving)
+
+
+_CAN_BE_HURRIED: Final = frozenset({WorkerState.BOOTING, WorkerState.READY, WorkerState.DRAINING})
+
+
+def _reconcile(snapshot: Snapshot, serving: list[WorkerView]) -> Iterator[Action]:
+    current = [worker for worker in serving if worker.generation == snapshot.generation]
+    ready = sum(worker.state is WorkerState.READY for worker in current)
+    if not snapshot.proven and ready >= snapshot.target:
+        # The predecessors drain in the next round, when the commit has made them superfluous.
+        yield Commit()
+    kept = {snapshot.generation, snapshot.fallback}
+    yield from (Drain(worker.pid) for worker in serving if worker.generation not in kept)
+    # Prefer to lose a worker that is not ready over one that serves; among equals the oldest goes.
+    surplus = sorted(current, key=lambda worker: (worker.state is WorkerState.READY, worker.age))
+    if len(current) > snapshot.target:
+        oldest_first = current if ready == len(current) else surplus
+        yield from (Drain(worker.pid) for worker in oldest_first[: len(current) - snapshot.target])
+    elif snapshot.now >= snapshot.spawn_not_before:
+        missing = snapshot.target - len(current)
+        yield from (Spawn() for _ in range(min(missing, snapshot.slots_free)))
+
+
+def _is_late(worker: WorkerView, snapshot: Snapshot) -> bool:
+    deadline = _deadline(worker, snapshot)
+    return deadline is not None and snapshot.now >= deadline
+
+
+# -- when to look again ----------------------------------------------------------------------------
+
+
+def _wake_at(snapshot: Snapshot) -> float | None:
+    moments = [_deadline(worker, snapshot) for worker in snapshot.workers]
+    if snapshot.phase is Phase.RUNNING and snapshot.spawn_not_before > snapshot.now:
+        moments.append(snapshot.spawn_not_before)
+    moments.append(snapshot.stop_deadline)
+    # What is already overdue is acted upon now; it must not turn the wait into a spin.
+    return _earliest(moment for moment in moments if moment is not None and moment > snapshot.now)
+
+
+def _earliest(moments: Iterable[float]) -> float | None:
+    return min(moments, default=None)
+
+
+# -- back-off --------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Backoff:
+    """How many workers in a row died at once, and when the next may be forked."""
+
+    deaths: int = 0
+    not_before: float = 0.0
+
+
+def backoff_after_death(backoff: Backoff, now: float, *, ready_for: float | None) -> Backoff:
+    """Count a worker that died unasked; `ready_for` is how long it had been ready, None if it never was."""
+    if ready_for is not None and ready_for >= EARLY_DEATH_S:
+        return Backoff()
+    deaths = backoff.deaths + 1
+    # The exponent is bounded as well, or a long night of deaths would make a number that no float holds.
+    delay = 0.0 if deaths == 1 else min(BACKOFF_FIRST_S * 2.0 ** min(deaths - 2, 16), BACKOFF_MAX_S)
+    return Backoff(deaths, now + delay)

@@ -1,0 +1,97 @@
+"""Forking a worker.
+
+Owns       the moments between fork() and the end of the worker's process, and what the child keeps of the arbiter.
+Never      decides whether to fork.
+Invariant  the child never returns into the arbiter's loop: it leaves by SystemExit, through no `finally` of the
+           arbiter's, so that the interpreter ends as a program's does and atexit functions run.
+
+What a fork inherits
+    and keeps      the listeners · the read end of the lifeline · the write end of the message pipe · its slot of the
+                   scoreboard · the log's files · settings, and the application itself with preload_app
+    and gives up   the arbiter's signal handlers, wake-up descriptor and signal pipe · the write end of the lifeline
+                   (kept, it would hide the arbiter's death) · the read end of the message pipe
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from setproctitle import setproctitle
+
+from bicorn.arbiter.signals import HANDLED
+from bicorn.errors import AppImportError, BicornError, ExitCode
+from bicorn.ipc.messages import Kind, Message, send
+from bicorn.workers.base import ignore_stop_signals
+
+if TYPE_CHECKING:
+    from bicorn.workers.base import Worker
+
+#: What Gunicorn's sys.exit(-1) becomes for the parent: the worker had been serving when it failed.
+SERVING_FAILED = 255
+
+
+def set_title(role: str, name: str) -> None:
+    """Show what this process is in ps and top."""
+    setproctitle(f"bicorn: {role} [{name}]")
+
+
+def fork_worker(server: Any, worker: Worker, leave_arbiter: Callable[[], None]) -> int:  # Any: what hooks get
+    """Fork; give the pid to the arbiter, and in the child live the worker's life and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # What stands in the buffers would be written by both.
+    # A signal for the newborn that came before it has handlers of its own would be queued for a loop it never runs.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            leave_arbiter()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    if pid == 0:
+        _live(server, worker)
+    return pid
+
+
+def _live(server: Any, worker: Worker) -> NoReturn:
+    worker.pid = os.getpid()
+    try:
+        set_title("worker", server.proc_name)
+        worker.log.info("Booting worker with pid: %s", worker.pid)
+        worker.cfg.post_fork(server, worker)
+        worker.init_process()
+        sys.exit(ExitCode.OK)
+    except SystemExit:
+        raise
+    except BicornError as error:
+        worker.log.error("%s", error)
+        _fail(worker, error)
+    except BaseException as error:  # Nothing may escape into the arbiter's loop.
+        worker.log.exception("Exception in worker process")
+        _fail(worker, error)
+    finally:
+        ignore_stop_signals()
+        worker.log.info("Worker exiting (pid: %s)", worker.pid)
+        try:
+            worker.cfg.worker_exit(server, worker)
+        except Exception:  # noqa: BLE001 - the user's hook
+            worker.log.warning("Exception during worker exit:\n%s", traceback.format_exc())
+
+
+def _fail(worker: Worker, error: BaseException) -> NoReturn:
+    """Exit with Gunicorn's code for this failure; the arbiter hears why before it sees the exit."""
+    if worker.booted:
+        sys.exit(SERVING_FAILED)
+    text = str(error) or type(error).__name__
+    send(worker.ready_pipe, Message(Kind.BOOT_FAILED, os.getpid(), _headline(text)))
+    sys.exit(int(error.exit_code) if isinstance(error, AppImportError) else ExitCode.WORKER_BOOT_ERROR)
+
+
+def _headline(text: str) -> str:
+    """Give the line of an error that says most: the last one of a traceback, else the first."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]

@@ -1,0 +1,67 @@
+"""The `bicorn` command.
+
+Owns       the way from a command line to a running server, and the one place where errors become text and exit codes.
+Never      knows what a setting means beyond those that end the command at once.
+Invariant  an error that is the user's to mend is one message on stderr, beginning with "bicorn: ", without our traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from bicorn.app.application import Application
+from bicorn.arbiter.arbiter import Arbiter
+from bicorn.arbiter.daemon import daemonize
+from bicorn.config import Settings, load_settings
+from bicorn.config.values import current_directory
+from bicorn.errors import AppImportError, BicornError, ExitCode
+
+#: 128 + SIGINT, what a shell reports for a command ended by Ctrl-C.
+EXIT_INTERRUPTED: Final = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; give its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except BicornError as error:
+        print(f"bicorn: {error}", file=sys.stderr, flush=True)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        # Before the arbiter took over the signals; there is nothing to stop yet.
+        return EXIT_INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
+    started_in = current_directory()
+    settings = load_settings(arguments, os.environ)
+    if settings.print_config:
+        print(settings.explain(), flush=True)
+    if settings.print_config or settings.check_config:
+        return _check(settings)
+    settings.require_app_uri()
+    if settings.daemon:
+        daemonize(keep_redirected_streams=settings.enable_stdio_inheritance)
+
+    def load_again() -> Settings:
+        return load_settings(arguments, os.environ, cwd=started_in)
+
+    return Arbiter(Application(settings), load_again).run()
+
+
+def _check(settings: Settings) -> int:
+    """Load the application as a worker would, and say what is wrong with it."""
+    settings.require_app_uri()
+    os.environ.update(settings.env)
+    app = Application(settings)
+    app.chdir()
+    try:
+        app.wsgi()
+    except AppImportError as error:
+        print(f"bicorn: error while loading the application:\n{error}", file=sys.stderr, flush=True)
+        return ExitCode.FAILED
+    return ExitCode.OK

@@ -1,0 +1,1 @@
+"""Addresses and the listening sockets made from them."""

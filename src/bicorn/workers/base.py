@@ -1,0 +1,296 @@
+"""What every worker class is made of, with the names that Gunicorn's worker classes have.
+
+Owns       the order in which a worker comes to life, its signal handlers, and its ways to tell the arbiter that it
+           is ready and alive.
+Never      accepts a connection or reads a request: subclasses do, in run().
+Invariant  the arbiter hears READY at most once, when the application is loaded and post_worker_init has returned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+
+from bicorn.app.failed import failed_app
+from bicorn.app.importer import AppModuleError
+from bicorn.app.interface import Interface, require_wsgi
+from bicorn.app.reloader import Reloader
+from bicorn.ipc.messages import Kind, Message, send
+from bicorn.ipc.scoreboard import SlotState
+from bicorn.workers.privileges import set_owner
+
+if TYPE_CHECKING:
+    from bicorn._core import Slot
+    from bicorn.app.application import Application
+    from bicorn.config import Settings
+    from bicorn.net.listener import Listener
+    from bicorn.observe.log import Logger
+
+#: Where the arbiter stands in `pid` before the fork; Gunicorn's pre_fork hooks see the same.
+BOOTING_PID: Final = "[booting]"
+
+
+class Heartbeat:
+    """`worker.tmp`: Gunicorn's name for the thing that a worker shows it is alive with. Ours is no file."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def notify(self) -> None:
+        """Show that the worker is alive."""
+        self._worker.notify()
+
+    def last_update(self) -> float:
+        """Give the monotonic time of the last sign of life, in seconds."""
+        slot = self._worker.slot
+        return slot.heartbeat_ns / 1e9 if slot is not None else 0.0
+
+    def close(self) -> None:
+        """Do nothing: shared memory goes with the process."""
+
+
+class Worker:
+    """A worker process; subclasses give it a run()."""
+
+    SIGNALS: ClassVar[list[signal.Signals]] = [
+        signal.SIGABRT,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGWINCH,
+        signal.SIGCHLD,
+    ]
+    #: What run() calls the application with; None leaves it to the subclass to find out.
+    INTERFACE: ClassVar[Interface | None] = None
+    #: Whether run() calls mark_ready() itself, at the moment when it accepts.
+    SAYS_READY: ClassVar[bool] = False
+
+    PIPE: Sequence[int] = ()
+
+    # Set by the arbiter between construction and fork.
+    slot: Slot | None = None
+    lifeline: int = -1  # readable as soon as the arbiter is dead, however it died
+    ready_pipe: int = -1  # where messages to the arbiter go
+
+    def __init__(
+        self,
+        age: int,
+        ppid: int,
+        sockets: list[Listener],
+        app: Application,
+        timeout: float,
+        cfg: Settings,
+        log: Logger,
+    ) -> None:
+        """Run in the arbiter, before the fork: whatever belongs to the process goes into init_process()."""
+        self.age = age
+        self.pid: int | str = BOOTING_PID
+        self.ppid = ppid
+        self.sockets = sockets
+        self.app = app
+        self.timeout = timeout
+        self.cfg = cfg
+        self.booted = False
+        self.aborted = False
+        self.reloader: Reloader | None = None
+        self.nr = 0
+        jitter = random.randint(0, cfg.max_requests_jitter)
+        self.max_requests = cfg.max_requests + jitter if cfg.max_requests > 0 else sys.maxsize
+        self.alive = True
+        self.log = log
+        self.tmp = Heartbeat(self)
+        self.wsgi: Callable[..., Any] | None = None  # Any: the interface is the subclass's matter
+        self.wait_fds: list[Any] = []  # Any: listeners and descriptors, for select()
+        self._said_ready = False
+
+    def __str__(self) -> str:
+        return f"<Worker {self.pid}>"
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def init_process(self) -> None:
+        """Bring the process to life and enter run(); an override ends with super().init_process()."""
+        os.environ.update(self.cfg.env)
+        set_owner(self.cfg.uid, self.cfg.gid, initgroups=self.cfg.initgroups)
+        random.seed()  # The arbiter's state was copied by the fork: siblings would draw the same numbers.
+        self.PIPE = os.pipe()
+        for end in self.PIPE:
+            os.set_blocking(end, False)
+        self.wait_fds = [*self.sockets, self.PIPE[0]]
+        self.log.close_on_exec()
+        self.init_signals()
+        if self.cfg.reload:
+            self.reloader = self._make_reloader()
+        self.load_wsgi()
+        if self.reloader is not None:
+            self.reloader.start()
+        self.cfg.post_worker_init(self)
+        self.booted = True
+        if not self.SAYS_READY:
+            # A worker class of another's making: connections wait in the listen queue until its run() accepts.
+            self.mark_ready()
+        self.run()
+
+    def load_wsgi(self) -> None:
+        """Load the application; under --reload, an application that fails is replaced by its traceback."""
+        try:
+            self.wsgi = self.app.wsgi()
+        except AppModuleError as error:
+            # Without a file of the user's in the traceback there is nothing to wait for: the name itself is wrong.
+            if self.reloader is None or not error.files:
+                raise
+            self.log.error("%s", error)
+            for file in error.files:
+                self.reloader.add_extra_file(file)
+            self.wsgi = failed_app(str(error))
+        if self.INTERFACE is Interface.WSGI:
+            require_wsgi(self.wsgi, self.cfg.app_uri or "", self.cfg.worker_class_str)
+
+    def run(self) -> None:
+        """Serve until `alive` is False and all work is done."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no run()")
+
+    def _make_reloader(self) -> Reloader:
+        self.log.warning("Reloader is on. Use in development only!")
+
+        def on_change(file: str) -> None:
+            # Called in the reloader's thread: the signal hands over to the main thread, wherever it waits.
+            self.log.info("Worker reloading: %s modified", file)
+            self.alive = False
+            self.cfg.worker_int(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        return Reloader(
+            self.cfg.reload_extra_files, self.cfg.reload_engine, on_change, lambda text: self.log.warning("%s", text)
+        )
+
+    # -- what the arbiter learns ---------------------------------------------------------------
+
+    def notify(self) -> None:
+        """Show that this worker is alive; to be called at least every `timeout` seconds."""
+        if self.slot is not None:
+            self.slot.beat()
+
+    def mark_ready(self) -> None:
+        """Tell the arbiter that this worker accepts; the first call counts."""
+        if self._said_ready:
+            return
+        self._said_ready = True
+        self.notify()
+        if self.slot is not None:
+            self.slot.state = SlotState.READY
+        if self.ready_pipe >= 0:
+            send(self.ready_pipe, Message(Kind.READY, os.getpid()))
+
+    def is_arbiter_alive(self) -> bool:
+        """Tell whether the arbiter lives, without waiting."""
+        if self.lifeline < 0:
+            return os.getppid() == self.ppid
+        poll = select.poll()
+        poll.register(self.lifeline, select.POLLIN)
+        return not poll.poll(0)
+
+    # -- signals -------------------------------------------------------------------------------
+
+    def init_signals(self) -> None:
+        """Install the handlers of a worker."""
+        for signum in self.SIGNALS:
+            signal.signal(signum, signal.SIG_DFL)
+        # HUP and USR2 are the arbiter's; sent to all processes by name (pkill -HUP), they must not end the workers.
+        # A handler rather than SIG_IGN, which programs that the application starts would inherit.
+        for signum in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(signum, self._leave_to_the_arbiter)
+        signal.signal(signal.SIGQUIT, self.handle_quit)
+        signal.signal(signal.SIGTERM, self.handle_exit)
+        signal.signal(signal.SIGINT, self.handle_quit)
+        signal.signal(signal.SIGWINCH, self.handle_winch)
+        signal.signal(signal.SIGUSR1, self.handle_usr1)
+        signal.signal(signal.SIGABRT, self.handle_abort)
+        # A request that is being served must not see its system calls interrupted.
+        signal.siginterrupt(signal.SIGTERM, False)
+        signal.siginterrupt(signal.SIGUSR1, False)
+        if self.PIPE:
+            signal.set_wakeup_fd(self.PIPE[1], warn_on_full_buffer=False)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM: finish what is held, accept nothing new."""
+        self.alive = False
+
+    def handle_quit(self, sig: int, frame: FrameType | None) -> NoReturn:
+        """SIGINT, SIGQUIT: stop now."""
+        self.alive = False
+        ignore_stop_signals()
+        self.cfg.worker_int(self)
+        sys.exit(0)
+
+    def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
+        """SIGUSR1: log files were rotated."""
+        self.log.reopen_files()
+
+    def _leave_to_the_arbiter(self, sig: int, frame: FrameType | None) -> None:
+        """SIGHUP, SIGUSR2: reloads and upgrades are nothing that a worker does."""
+
+    def handle_winch(self, sig: int, frame: FrameType | None) -> None:
+        """SIGWINCH: the terminal's size is nothing to a worker."""
+        self.log.debug("worker: SIGWINCH ignored.")
+
+    def handle_abort(self, sig: int, frame: FrameType | None) -> NoReturn:
+        """SIGABRT: the arbiter saw no sign of life for `timeout` seconds; say where we are, and die."""
+        self.alive = False
+        # The signal may have interrupted a write to the very stream that the log writes to.
+        with contextlib.suppress(RuntimeError):
+            self.log.error("%s", "\n".join(self._whereabouts(frame)))
+        self.cfg.worker_abort(self)
+        sys.exit(1)
+
+    def current_request(self) -> str:
+        """Give the request line that is being served and its age, or nothing."""
+        if self.slot is None:
+            return ""
+        row = self.slot.snapshot()
+        request, started_ns = str(row.get("request", "")), int(row.get("request_started_ns", 0))
+        if not request or not started_ns:
+            return ""
+        return f"{request} (for {(time.monotonic_ns() - started_ns) / 1e9:.1f} s)"
+
+    def _whereabouts(self, interrupted: FrameType | None) -> Iterator[str]:
+        yield f"Worker (pid:{os.getpid()}) is stuck; serving: {self.current_request() or 'no request'}"
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        for ident, frame in sys._current_frames().items():
+            # This thread's own newest frame is this handler; what it interrupted is what counts.
+            where = interrupted if ident == threading.get_ident() and interrupted is not None else frame
+            yield f"Thread {names.get(ident, ident)}:"
+            yield "".join(traceback.format_stack(where)).rstrip("\n")
+
+    # -- errors --------------------------------------------------------------------------------
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Report an error of one connection, for worker classes that read requests in Python. Any: theirs, not ours."""
+        uri = getattr(req, "uri", None)
+        line = f"{getattr(req, 'method', '')} {uri}".strip() if uri else "(no URI read)"
+        self.log.error("Error handling request %s", line, exc_info=exc)
+        with contextlib.suppress(OSError):
+            client.sendall(_SERVER_ERROR)
+
+
+def ignore_stop_signals() -> None:
+    """Let a worker that is leaving leave: Ctrl-C reaches it from the terminal and again from the arbiter."""
+    # SIG_IGN, because the interpreter gives handlers of Python's back to the kernel's default while it ends.
+    for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
+
+
+_SERVER_ERROR: Final = b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
