@@ -255,9 +255,9 @@ def user_traceback(error: BaseException) -> str:
 
 
 def _strip(report: traceback.TracebackException) -> None:
-    # TracebackException keeps the causes of an error as further reports; each has a stack of its own.
+    # TracebackException keeps causes, and the members of a group (3.11 on), as further reports with their own stacks.
     report.stack = traceback.StackSummary.from_list(_without_ours(report.stack))
-    for linked in (report.__cause__, report.__context__):
+    for linked in (report.__cause__, report.__context__, *(getattr(report, "exceptions", None) or ())):
         if linked is not None:
             _strip(linked)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,15 @@ def test_a_chain_of_causes_is_kept_and_cleaned(project: Project) -> None:
     assert "No module named 'absent_module'" in text
     assert "direct cause" in text
     assert "RuntimeError: no settings" in text
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are of Python 3.11")
+def test_a_group_of_errors_is_cleaned_too(project: Project) -> None:
+    project(
+        run="import parts\n",
+        parts="def f():\n    import nope_a\ntry:\n    f()\nexcept ImportError as e:\n    raise ExceptionGroup('both', [e])\n",
+    )
+    assert "No module named 'nope_a'" in str(failure("run:app"))
 
 
 def test_a_syntax_error_shows_the_line_and_nothing_of_ours(project: Project) -> None:
