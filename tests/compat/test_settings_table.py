@@ -122,7 +122,7 @@ def agrees(cell: str, outcome: object, name: str) -> bool:
     if cell == "accepted":
         return outcome is not REFUSED
     if cell == "the default":
-        return outcome == Settings.declarations()[name].default()
+        return bool(outcome == Settings.declarations()[name].default())
     return bool(outcome == ast.literal_eval(quoted(cell)[0]))
 
 

@@ -54,7 +54,7 @@ def hook(*parameters: str) -> Kind[Hook]:
     def parse(raw: object) -> Hook:
         function = find_callable(raw)
         if not takes(function, len(parameters)):
-            raise Invalid(f"it cannot be called with {len(parameters)} positional arguments")
+            raise Invalid("it cannot be called with its arguments")
         return function
 
     names = ", ".join(parameters)

@@ -66,20 +66,16 @@ def _absent(settings: Settings, name: str, declaration: Setting[object]) -> Iter
 
 
 def _where(settings: Settings, name: str) -> str:
-    value = settings.values[name]
-    text = settings.declarations()[name].show(value) if callable(value) else shown(value)
-    return f"{name} = {text} ({settings.source_of(name)})"
+    return f"{name} = {shown(settings.values[name])} ({settings.source_of(name)})"
 
 
 def _worker_class(settings: Settings) -> Iterator[str]:
     name = settings.worker_class
-    if not isinstance(name, str) or name == "sync" or name in SYNC_PATHS:
+    if not isinstance(name, str) or name == "sync" or name in SYNC_PATHS or name.startswith("egg:"):
         return
     where = _where(settings, "worker_class")
     if name in ABSENT_WORKERS:
         yield f"{where} asks for {ABSENT_WORKERS[name]}, {LATER}; use sync"
-    elif name.startswith("egg:"):
-        yield f"{where} asks for worker classes by entry point, {LATER}; give the dotted path of the class"
     elif "." not in name:
         meant = nearest(name, KNOWN_WORKERS)
         hint = f"; did you mean {meant}?" if meant else ""

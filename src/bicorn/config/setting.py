@@ -116,14 +116,17 @@ class Setting(Generic[T]):
 
     def show(self, value: object) -> str:
         """Give a value as `--print-config` prints it."""
-        if callable(value):
-            return f"<{getattr(value, '__qualname__', type(value).__qualname__)}()>"
-        return str(value)
+        return called(value) if callable(value) else str(value)
+
+
+def called(value: object) -> str:
+    """Give a callable by its name; its address would tell nobody anything."""
+    return f"<{getattr(value, '__qualname__', type(value).__qualname__)}()>"
 
 
 def shown(raw: object) -> str:
     """Give a value as an error shows it, cut where it is long."""
-    text = repr(raw)
+    text = called(raw) if callable(raw) else repr(raw)
     return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "..."
 
 

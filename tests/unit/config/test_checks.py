@@ -76,11 +76,14 @@ def test_more_threads_than_one_ask_for_a_class_that_is_not_there(load: Load) -> 
         load("--threads", "4")
 
 
-@pytest.mark.parametrize(
-    "name", ["sync", "gunicorn.workers.sync.SyncWorker", "bicorn.workers.sync.SyncWorker", "my.Worker"]
-)
+@pytest.mark.parametrize("name", ["sync", "gunicorn.workers.sync.SyncWorker", "bicorn.workers.sync.SyncWorker"])
 def test_the_sync_worker_has_several_names(load: Load, name: str) -> None:
     assert load("-k", name).worker_class_str == name
+
+
+@pytest.mark.parametrize("name", ["package.module.Worker", "egg:distribution#name"])
+def test_a_users_own_worker_class_is_left_to_the_registry(load: Load, name: str) -> None:
+    assert load("-k", name).worker_class == name
 
 
 def test_a_worker_class_may_be_a_class(load: Load) -> None:
@@ -94,7 +97,6 @@ def test_a_worker_class_may_be_a_class(load: Load) -> None:
         ("gthread", "asks for the gthread worker class, which arrives with a later version"),
         ("gevent", "asks for the gevent worker class"),
         ("uvicorn.workers.UvicornWorker", "asks for the asgi worker class"),
-        ("egg:meinheld#gunicorn_worker", "by entry point"),
         ("gevnt", "one of sync, gthread, gevent, .*; did you mean gevent"),
         ("quick", "it has to be one of sync, gthread, .* or the dotted path of a class$"),
     ],

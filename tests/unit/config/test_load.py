@@ -114,6 +114,7 @@ def test_an_unknown_log_level_is_info_and_said_so(load: Load, warnings: list[str
         (["-u", "nobody here"], "", {}, "user = 'nobody here' (--user) is not allowed: there is no such user; it has to be a user id or the name of a user"),
         ([], "bind = 8000", {}, "bind = 8000 (bicorn.conf.py, line 1) is not allowed; it has to be a string or a list of strings"),
         (["-w", "3"], "workers = 1.5", {}, "workers = 1.5 (bicorn.conf.py, line 1) is not allowed; it has to be a whole number, 0 or more, or \"auto\""),
+        ([], "def on_exit(): pass", {}, 'on_exit = <on_exit()> (bicorn.conf.py, line 1) is not allowed: it cannot be called with its arguments; it has to be a callable that takes (server), or its path "package.module.name"'),
         ([], "pidfile = 1", {}, "pidfile = 1 (bicorn.conf.py, line 1) is not allowed: it is of type int; it has to be a string, or None"),
         ([], "", {"BICORN_CMD_ARGS": "'open"}, "BICORN_CMD_ARGS = \"'open\" (environment variable BICORN_CMD_ARGS) cannot be split into arguments: No closing quotation; quote it as for a shell"),
     ],
