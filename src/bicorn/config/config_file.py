@@ -155,7 +155,9 @@ def _import_module(location: Location) -> tuple[ModuleType, str]:
 
 
 def _failed(location: Location, error: Exception, path: str | None) -> ConfigError:
-    cause = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[-1]
+    lines = "".join(traceback.format_exception_only(type(error), error)).splitlines()
+    # A syntax error shows its place first, indented; a long message or a note goes on after the cause.
+    cause = next(line for line in lines if line and not line[0].isspace())
     tail = _user_frames(error.__traceback__, path)
     trace = "".join(traceback.format_exception(type(error), error, tail)).rstrip()
     return ConfigError(f"config = {location.text!r} ({location.source}) failed: {cause}\n\n{trace}")

@@ -227,6 +227,11 @@ def test_a_missing_module_is_an_error_without_frames(load: Load) -> None:
     assert "File" not in str(caught.value)
 
 
+def test_of_a_long_message_the_first_line_is_the_cause(load: Load) -> None:
+    with pytest.raises(ConfigError, match=r"failed: RuntimeError: first\n\nTraceback(.|\n)*first\nsecond$"):
+        load(files={"bicorn.conf.py": "raise RuntimeError('first\\nsecond')"})
+
+
 def test_a_file_that_exits_exits(load: Load) -> None:
     with pytest.raises(SystemExit, match="7"):
         load(files={"bicorn.conf.py": "raise SystemExit(7)"})
