@@ -7,6 +7,9 @@ use bicorn_wire::{
     BodyDecoder, BodyStep, Head, HeadParser, Progress, Refusal, Rules, Span, Version,
 };
 
+/// Names and values, in the order they came.
+pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A request as an application would see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -16,9 +19,9 @@ pub struct Request {
     pub query: Vec<u8>,
     pub version: String,
     pub host: Option<Vec<u8>>,
-    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+    pub fields: Fields,
     pub body: Vec<u8>,
-    pub trailers: Vec<(Vec<u8>, Vec<u8>)>,
+    pub trailers: Fields,
     pub keep_alive: bool,
     pub expects_continue: bool,
     pub upgrade: bool,
@@ -135,7 +138,7 @@ impl Connection {
                 false
             }
             Ok(BodyStep::Data { start, end }) => {
-                assert!(start < end && !decoder.is_finished() | (end <= self.buf.len()));
+                assert!(start < end && end <= self.buf.len());
                 request.body.extend_from_slice(&self.buf[start..end]);
                 self.buf.drain(..end);
                 true

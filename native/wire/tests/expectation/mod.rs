@@ -3,7 +3,7 @@
 
 use bicorn_wire::Rules;
 
-use crate::exchange::Request;
+use crate::exchange::{Fields, Request};
 
 /// What a corpus file expects.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ impl Value {
         }
     }
 
-    fn fields(self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+    fn fields(self) -> Result<Fields, String> {
         self.list()?
             .iter()
             .map(|field| {
