@@ -6,12 +6,30 @@
 
 use pyo3::prelude::*;
 
+mod access;
+mod chunk;
+mod environ;
+mod exchange;
+mod file_wrapper;
+mod input;
+mod names;
+mod peer;
+mod response;
 mod scoreboard;
+mod sync_loop;
+mod text;
+mod trust;
+mod wsgi;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<access::AccessLog>()?;
+    module.add_class::<file_wrapper::FileWrapper>()?;
+    module.add_class::<input::EmptyInput>()?;
     module.add_class::<scoreboard::Scoreboard>()?;
     module.add_class::<scoreboard::Slot>()?;
+    module.add_class::<sync_loop::SyncLoop>()?;
+    module.add_function(wrap_pyfunction!(access::compile_access_format, module)?)?;
     Ok(())
 }

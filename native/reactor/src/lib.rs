@@ -6,4 +6,19 @@
 //!            application so that it can let other threads run meanwhile.
 #![forbid(unsafe_code)]
 
+pub mod application;
+pub mod clock;
+pub mod connection;
+pub mod exchange;
+pub mod intake;
+pub mod outbox;
 pub mod scoreboard;
+pub mod server;
+pub mod timer;
+
+pub use application::{Application, Incident, Outcome, Pull, Request, Turn};
+pub use clock::Clock;
+pub use exchange::{Core, Timeouts};
+pub use intake::{RequestBody, Spool, SpoolRules};
+pub use outbox::{Flush, Outbox};
+pub use server::{Server, Sources};

@@ -100,14 +100,19 @@ impl Slot {
 
     /// The same request left the application with an answer of this `status`.
     pub fn request_left(&self, started_ns: u64, now_ns: u64, status: u16) {
-        self.request_started_ns.store(0, Relaxed);
-        self.in_flight
-            .store(self.in_flight.load(Relaxed).saturating_sub(1), Relaxed);
+        self.request_withdrawn();
         let elapsed_us = now_ns.saturating_sub(started_ns) / 1_000;
         let bucket = (64 - elapsed_us.leading_zeros() as usize).min(HISTOGRAM_BUCKETS - 1);
         add(&self.latency[bucket], 1);
         add(&self.latency_sum_us, elapsed_us);
         self.answered(status);
+    }
+
+    /// The request that entered was refused after all, and is counted as refused.
+    pub fn request_withdrawn(&self) {
+        self.request_started_ns.store(0, Relaxed);
+        self.in_flight
+            .store(self.in_flight.load(Relaxed).saturating_sub(1), Relaxed);
     }
 
     /// A request was refused by the wire rules with `status`.

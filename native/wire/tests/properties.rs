@@ -6,7 +6,7 @@ use bicorn_wire::{
     BodyDecoder, BodyStep, Framing, Head, HeadParser, Leniency, Limits, Progress, Rules,
     is_field_value, is_token, push_chunk_head, unfold,
 };
-use exchange::{Request, Standing, exchange};
+use exchange::{Standing, exchange};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -152,41 +152,6 @@ fn cut<'bytes>(bytes: &'bytes [u8], cuts: &[prop::sample::Index]) -> Vec<&'bytes
         .collect()
 }
 
-/// A request as strict bytes that mean the same.
-fn serialise(request: &Request) -> Vec<u8> {
-    let mut out = [
-        &request.method[..],
-        b" ",
-        &request.target,
-        b" ",
-        request.version.as_bytes(),
-        b"\r\n",
-    ]
-    .concat();
-    for (name, value) in &request.fields {
-        out.extend_from_slice(&[name, &b": "[..], value, b"\r\n"].concat());
-    }
-    out.extend_from_slice(b"\r\n");
-    let is_chunked = request
-        .fields
-        .iter()
-        .any(|(name, _)| name.eq_ignore_ascii_case(b"transfer-encoding"));
-    if !is_chunked {
-        out.extend_from_slice(&request.body);
-        return out;
-    }
-    if !request.body.is_empty() {
-        push_chunk_head(&mut out, request.body.len());
-        out.extend_from_slice(&[&request.body, &b"\r\n"[..]].concat());
-    }
-    out.extend_from_slice(b"0\r\n");
-    for (name, value) in &request.trailers {
-        out.extend_from_slice(&[name, &b": "[..], value, b"\r\n"].concat());
-    }
-    out.extend_from_slice(b"\r\n");
-    out
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -217,7 +182,7 @@ proptest! {
     fn an_accepted_request_means_the_same_when_written_again(bytes in any_bytes(), rules in any_rules()) {
         for request in exchange([&bytes[..]], &rules).requests {
             let rules = Rules { limits: Limits::default(), ..rules };
-            let again = exchange([&serialise(&request)[..]], &rules);
+            let again = exchange([&request.to_bytes()[..]], &rules);
             prop_assert_eq!(again.requests, vec![request]);
         }
     }

@@ -27,6 +27,49 @@ pub struct Request {
     pub upgrade: bool,
 }
 
+impl Request {
+    /// The request in the plainest bytes that mean the same.
+    #[allow(
+        dead_code,
+        reason = "some of the files that share this module write no request"
+    )]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = [
+            &self.method[..],
+            b" ",
+            &self.target,
+            b" ",
+            self.version.as_bytes(),
+            b"\r\n",
+        ]
+        .concat();
+        push_fields(&mut out, &self.fields);
+        let is_chunked = self
+            .fields
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case(b"transfer-encoding"));
+        if !is_chunked {
+            out.extend_from_slice(&self.body);
+            return out;
+        }
+        if !self.body.is_empty() {
+            push_chunk_head(&mut out, self.body.len());
+            out.extend_from_slice(&[&self.body, &b"\r\n"[..]].concat());
+        }
+        out.extend_from_slice(b"0\r\n");
+        push_fields(&mut out, &self.trailers);
+        out
+    }
+}
+
+/// Field lines and the empty line after them.
+fn push_fields(out: &mut Vec<u8>, fields: &Fields) {
+    for (name, value) in fields {
+        out.extend_from_slice(&[name, &b": "[..], value, b"\r\n"].concat());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Where the connection stands after the bytes so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {

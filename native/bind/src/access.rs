@@ -1,0 +1,488 @@
+//! The access log, formatted and written without Python where nobody looks at the records.
+//!
+//! Owns       the compiled format, the buffer of finished lines and the thread that writes them.
+//! Never      blocks the loop on a slow disk before a megabyte of lines has gathered.
+//! Invariant  a line is the same bytes as `bicorn.observe.log.Logger.access` would have written, and is
+//!            in the file at the latest one flush interval after its request ended.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::string::PyStringData;
+use pyo3::types::{PyDict, PyString};
+
+use crate::response::Response;
+
+/// Lines beyond this are written at once, by the loop itself.
+const PENDING_BYTES_MAX: usize = 1 << 20;
+
+/// Part of a format.
+#[derive(Debug, PartialEq, Eq)]
+enum Piece {
+    Literal(Vec<u8>),
+    Environ(&'static str),
+    User,
+    Time,
+    RequestLine,
+    Status,
+    SentText,
+    SentNumber,
+    Seconds,
+    Milliseconds,
+    Microseconds,
+    DecimalSeconds,
+    Pid,
+    RequestField(String),
+    ResponseField(String),
+    AnyEnviron(String),
+    Dash,
+}
+
+fn compile(format: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut rest = format;
+    while let Some(at) = rest.find('%') {
+        literal(&mut pieces, &rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
+            literal(&mut pieces, "%");
+            rest = after;
+            continue;
+        }
+        let inside = rest.strip_prefix('(').ok_or("a '%' that begins no %(NAME)s")?;
+        let (name, after) = inside.split_once(')').ok_or("a '%(' without its ')'")?;
+        let piece = atom(name);
+        rest = match after.as_bytes().first() {
+            Some(b's') => &after[1..],
+            Some(b'd') if is_number(&piece) => &after[1..],
+            _ => return Err(format!("a conversion of {name:?} other than plain s")),
+        };
+        pieces.push(piece);
+    }
+    literal(&mut pieces, rest);
+    Ok(pieces)
+}
+
+fn literal(pieces: &mut Vec<Piece>, text: &str) {
+    match pieces.last_mut() {
+        Some(Piece::Literal(bytes)) => bytes.extend_from_slice(text.as_bytes()),
+        _ => pieces.push(Piece::Literal(text.as_bytes().to_vec())),
+    }
+}
+
+fn is_number(piece: &Piece) -> bool {
+    matches!(piece, Piece::SentNumber | Piece::Seconds | Piece::Milliseconds | Piece::Microseconds)
+}
+
+fn atom(name: &str) -> Piece {
+    match name {
+        "h" => Piece::Environ("REMOTE_ADDR"),
+        "l" => Piece::Literal(b"-".to_vec()),
+        "u" => Piece::User,
+        "t" => Piece::Time,
+        "r" => Piece::RequestLine,
+        "s" => Piece::Status,
+        "m" => Piece::Environ("REQUEST_METHOD"),
+        "U" => Piece::Environ("PATH_INFO"),
+        "q" => Piece::Environ("QUERY_STRING"),
+        "H" => Piece::Environ("SERVER_PROTOCOL"),
+        "b" => Piece::SentText,
+        "B" => Piece::SentNumber,
+        "f" => Piece::Environ("HTTP_REFERER"),
+        "a" => Piece::Environ("HTTP_USER_AGENT"),
+        "T" => Piece::Seconds,
+        "D" => Piece::Microseconds,
+        "M" => Piece::Milliseconds,
+        "L" => Piece::DecimalSeconds,
+        "p" => Piece::Pid,
+        _ => braced(name).unwrap_or(Piece::Dash),
+    }
+}
+
+fn braced(name: &str) -> Option<Piece> {
+    let (inside, kind) = name.strip_prefix('{')?.split_once('}')?;
+    let upper = inside.to_ascii_uppercase().replace('-', "_");
+    match (kind, upper.as_str()) {
+        ("i" | "I", "CONTENT_TYPE" | "CONTENT_LENGTH") => Some(Piece::RequestField(upper)),
+        ("i" | "I", _) => Some(Piece::RequestField(format!("HTTP_{upper}"))),
+        ("o" | "O", _) => Some(Piece::ResponseField(inside.to_ascii_lowercase())),
+        ("e" | "E", _) => Some(Piece::AnyEnviron(inside.to_ascii_lowercase())),
+        _ => None,
+    }
+}
+
+/// Raises ValueError for a format that needs Python's own `%`.
+#[pyfunction]
+pub fn compile_access_format(format: &str) -> PyResult<()> {
+    compile(format).map(drop).map_err(|why| PyValueError::new_err(format!("this format cannot be written natively: {why}")))
+}
+
+/// Appends `text` so that it can end neither its field nor its line.
+fn push_escaped(line: &mut Vec<u8>, text: &Bound<'_, PyString>) -> PyResult<()> {
+    // SAFETY: the string is alive during the call and Python strings do not change.
+    match unsafe { text.data() }? {
+        PyStringData::Ucs1(bytes) => bytes.iter().for_each(|&byte| push_point(line, u32::from(byte))),
+        PyStringData::Ucs2(points) => points.iter().for_each(|&point| push_point(line, u32::from(point))),
+        PyStringData::Ucs4(points) => points.iter().for_each(|&point| push_point(line, point)),
+    }
+    Ok(())
+}
+
+#[inline]
+fn push_point(line: &mut Vec<u8>, point: u32) {
+    match point {
+        0x22 | 0x5c => line.extend_from_slice(&[b'\\', point as u8]),
+        0x20..=0x7e => line.push(point as u8),
+        _ => push_unprintable(line, point),
+    }
+}
+
+#[cold]
+fn push_unprintable(line: &mut Vec<u8>, point: u32) {
+    let text = match point {
+        ..=0xff => format!("\\x{point:02x}"),
+        ..=0xffff => format!("\\u{point:04x}"),
+        _ => format!("\\U{point:08x}"),
+    };
+    line.extend_from_slice(text.as_bytes());
+}
+
+struct Pending {
+    lines: Vec<u8>,
+    /// The lines being written now; its memory is used again.
+    writing: Vec<u8>,
+    file: Option<File>,
+    closing: bool,
+    /// Why the last write failed, until somebody has been told.
+    failure: Option<String>,
+}
+
+struct Shared {
+    pending: Mutex<Pending>,
+    gathered: Condvar,
+    interval: Duration,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        // A panic while holding the lock leaves at worst half a line.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writer thread: waits for the first line, lets more gather, writes them together.
+    fn write_batches(&self) {
+        let mut pending = self.lock();
+        while !pending.closing {
+            if pending.lines.is_empty() {
+                pending = self.gathered.wait(pending).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (after, _) = self
+                .gathered
+                .wait_timeout_while(pending, self.interval, |pending| !pending.closing)
+                .unwrap_or_else(PoisonError::into_inner);
+            pending = self.write_out(after);
+        }
+    }
+
+    /// Writes what has gathered, without keeping the loop from adding to it meanwhile.
+    fn write_out<'a>(&'a self, mut pending: MutexGuard<'a, Pending>) -> MutexGuard<'a, Pending> {
+        let Some(file) = pending.file.take() else { return pending };
+        let spare = std::mem::take(&mut pending.writing);
+        let mut batch = std::mem::replace(&mut pending.lines, spare);
+        drop(pending);
+        let result = (&file).write_all(&batch);
+        batch.clear();
+        let mut pending = self.lock();
+        pending.writing = batch;
+        // Reopened meanwhile: the new file stays, this one was the rotated one.
+        pending.file.get_or_insert(file);
+        if let Err(error) = result {
+            pending.failure = Some(error.to_string());
+        }
+        pending
+    }
+}
+
+/// The access log of one worker.
+#[pyclass(unsendable, module = "bicorn._core")]
+pub struct AccessLog {
+    pieces: Vec<Piece>,
+    path: Option<PathBuf>,
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+    line: Vec<u8>,
+    pid: String,
+    user_of: Py<PyAny>,
+    now: Py<PyAny>,
+    now_text: Vec<u8>,
+    now_valid_until_ns: u64,
+}
+
+fn open(path: Option<&PathBuf>) -> io::Result<File> {
+    match path {
+        Some(path) => OpenOptions::new().append(true).create(true).open(path),
+        None => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+    }
+}
+
+#[pymethods]
+impl AccessLog {
+    /// A log to `path`, or to standard output. `now()` gives the text of `%(t)s`, `user_of(text)` the
+    /// user of an Authorization field.
+    #[new]
+    fn new(
+        format: &str,
+        path: Option<PathBuf>,
+        flush_interval_ms: u64,
+        now: Py<PyAny>,
+        user_of: Py<PyAny>,
+    ) -> PyResult<Self> {
+        let file = open(path.as_ref()).map_err(|error| PyOSError::new_err(format!("cannot open the access log: {error}")))?;
+        let pending = Pending { lines: Vec::new(), writing: Vec::new(), file: Some(file), closing: false, failure: None };
+        let shared = Arc::new(Shared {
+            pending: Mutex::new(pending),
+            gathered: Condvar::new(),
+            interval: Duration::from_millis(flush_interval_ms),
+        });
+        let of_thread = Arc::clone(&shared);
+        let writer = std::thread::Builder::new().name("access-log".into()).spawn(move || of_thread.write_batches())?;
+        Ok(Self {
+            pieces: compile(format).map_err(PyValueError::new_err)?,
+            path,
+            shared,
+            writer: Some(writer),
+            line: Vec::with_capacity(512),
+            pid: format!("<{}>", std::process::id()),
+            user_of,
+            now,
+            now_text: Vec::new(),
+            now_valid_until_ns: 0,
+        })
+    }
+
+    /// Writes out what has gathered and opens the file anew: it was rotated.
+    fn reopen(&mut self) -> PyResult<()> {
+        if self.path.is_none() {
+            return Ok(());
+        }
+        let file = open(self.path.as_ref())?;
+        let mut pending = self.shared.write_out(self.shared.lock());
+        pending.file = Some(file);
+        Ok(())
+    }
+
+    /// Writes out what has gathered.
+    fn flush(&self) {
+        drop(self.shared.write_out(self.shared.lock()));
+    }
+
+    /// Writes the rest and ends the writer thread; the log takes no more lines.
+    fn close(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.gathered.notify_one();
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+        self.flush();
+    }
+
+    /// Why lines could not be written lately, once.
+    fn take_failure(&self) -> Option<String> {
+        self.shared.lock().failure.take()
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// One finished exchange, as the log sees it.
+pub struct Finished<'a, 'py> {
+    /// The request.
+    pub environ: &'a Bound<'py, PyDict>,
+    /// The response.
+    pub response: &'a Response,
+    /// How long it took, in nanoseconds.
+    pub elapsed_ns: u64,
+    /// When it ended, on the loop's clock.
+    pub now_ns: u64,
+}
+
+impl AccessLog {
+    /// Adds the line of one exchange.
+    pub fn add(&mut self, py: Python<'_>, finished: &Finished<'_, '_>) -> PyResult<()> {
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        let result = self.format(py, finished, &mut line);
+        if result.is_ok() {
+            line.push(b'\n');
+            self.hand_over(&line);
+        }
+        self.line = line;
+        result
+    }
+
+    fn hand_over(&self, line: &[u8]) {
+        let mut pending = self.shared.lock();
+        let first = pending.lines.is_empty();
+        pending.lines.extend_from_slice(line);
+        if pending.lines.len() > PENDING_BYTES_MAX {
+            drop(self.shared.write_out(pending));
+        } else if first {
+            drop(pending);
+            self.shared.gathered.notify_one();
+        }
+    }
+
+    fn format(&mut self, py: Python<'_>, finished: &Finished<'_, '_>, line: &mut Vec<u8>) -> PyResult<()> {
+        let micros = finished.elapsed_ns / 1_000;
+        let pieces = std::mem::take(&mut self.pieces);
+        let result = pieces.iter().try_for_each(|piece| {
+            match piece {
+                Piece::Literal(text) => line.extend_from_slice(text),
+                Piece::Environ(key) => push_environ(py, line, finished.environ, key)?,
+                Piece::User => self.push_user(py, line, finished.environ)?,
+                Piece::Time => self.push_time(py, line, finished.now_ns)?,
+                Piece::RequestLine => {
+                    push_environ(py, line, finished.environ, "REQUEST_METHOD")?;
+                    line.push(b' ');
+                    push_environ(py, line, finished.environ, "RAW_URI")?;
+                    line.push(b' ');
+                    push_environ(py, line, finished.environ, "SERVER_PROTOCOL")?;
+                }
+                Piece::Status => push_number(line, u64::from(finished.response.status)),
+                Piece::SentText | Piece::SentNumber => push_number(line, finished.response.body_bytes),
+                Piece::Seconds => push_number(line, micros / 1_000_000),
+                Piece::Milliseconds => push_number(line, micros / 1_000),
+                Piece::Microseconds => push_number(line, micros),
+                Piece::DecimalSeconds => {
+                    line.extend_from_slice(format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000).as_bytes());
+                }
+                Piece::Pid => line.extend_from_slice(self.pid.as_bytes()),
+                Piece::RequestField(key) => push_environ(py, line, finished.environ, key)?,
+                Piece::ResponseField(name) => push_response_field(line, finished.response, name),
+                Piece::AnyEnviron(name) => push_any_environ(line, finished.environ, name)?,
+                Piece::Dash => line.push(b'-'),
+            }
+            Ok(())
+        });
+        self.pieces = pieces;
+        result
+    }
+
+    fn push_time(&mut self, py: Python<'_>, line: &mut Vec<u8>, now_ns: u64) -> PyResult<()> {
+        if now_ns >= self.now_valid_until_ns {
+            self.now_text = self.now.bind(py).call0()?.extract::<String>()?.into_bytes();
+            let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            self.now_valid_until_ns = now_ns + 1_000_000_000 - u64::from(wall.subsec_nanos());
+        }
+        line.extend_from_slice(&self.now_text);
+        Ok(())
+    }
+
+    fn push_user(&self, py: Python<'_>, line: &mut Vec<u8>, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+        let user = match environ.get_item(intern!(py, "HTTP_AUTHORIZATION"))? {
+            Some(field) => self.user_of.bind(py).call1((field,))?,
+            None => py.None().into_bound(py),
+        };
+        match user.cast::<PyString>() {
+            Ok(user) if !user.is_empty()? => push_escaped(line, user),
+            _ => {
+                line.push(b'-');
+                Ok(())
+            }
+        }
+    }
+}
+
+fn push_number(line: &mut Vec<u8>, number: u64) {
+    line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn push_value(line: &mut Vec<u8>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    match value.cast::<PyString>() {
+        Ok(text) => push_escaped(line, text),
+        Err(_) => {
+            line.extend_from_slice(value.str()?.to_string_lossy().as_bytes());
+            Ok(())
+        }
+    }
+}
+
+fn push_environ(py: Python<'_>, line: &mut Vec<u8>, environ: &Bound<'_, PyDict>, key: &str) -> PyResult<()> {
+    match environ.get_item(PyString::intern(py, key))? {
+        Some(value) => push_value(line, &value),
+        None => {
+            line.push(b'-');
+            Ok(())
+        }
+    }
+}
+
+fn push_any_environ(line: &mut Vec<u8>, environ: &Bound<'_, PyDict>, name: &str) -> PyResult<()> {
+    let mut found = None;
+    for (key, value) in environ.iter() {
+        // As in the dictionary that Python builds: of two keys that differ in case only, the last counts.
+        if key.cast::<PyString>().is_ok_and(|key| key.to_string_lossy().eq_ignore_ascii_case(name)) {
+            found = Some(value);
+        }
+    }
+    match found {
+        Some(value) => push_value(line, &value),
+        None => {
+            line.push(b'-');
+            Ok(())
+        }
+    }
+}
+
+fn push_response_field(line: &mut Vec<u8>, response: &Response, name: &str) {
+    let value = response.fields().into_iter().rev().find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes()));
+    match value {
+        Some((_, value)) => value.iter().for_each(|&byte| push_point(line, u32::from(byte))),
+        None => line.push(b'-'),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_compile_to_pieces() {
+        let pieces = compile("%(h)s \"%(r)s\" %(D)d %% %({X-Id}i)s%(zz)s").unwrap();
+        assert_eq!(
+            pieces,
+            [
+                Piece::Environ("REMOTE_ADDR"),
+                Piece::Literal(b" \"".to_vec()),
+                Piece::RequestLine,
+                Piece::Literal(b"\" ".to_vec()),
+                Piece::Microseconds,
+                Piece::Literal(b" % ".to_vec()),
+                Piece::RequestField("HTTP_X_ID".to_owned()),
+                Piece::Literal(Vec::new()),
+                Piece::Dash,
+                Piece::Literal(Vec::new()),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_needs_python_is_refused() {
+        for format in ["%(h)10s", "%h", "%(h", "%(h)d", "100%", "%(r)r"] {
+            assert!(compile(format).is_err(), "{format}");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The callables that an application gets with a request.
+//!
+//! Owns       `start_response`, the `write` it returns, and `wsgi.early_hints`: three faces of one object.
+//! Never      outlives its exchange in effect: once the answer is finished, a call says so and does nothing.
+//! Invariant  the pointer to the outbox is set only while the loop is inside the application, which is
+//!            the only time at which the outbox it points to cannot move or be used by anybody else.
+
+use std::os::fd::{BorrowedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+
+use bicorn_reactor::{Flush, Outbox};
+use pyo3::exceptions::{PyAssertionError, PyOSError, PyRuntimeError, PyTypeError};
+use pyo3::ffi::{self, PyMethodDef, PyMethodDefPointer};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::chunk::Chunk;
+use crate::response::Response;
+
+/// Bounds of what `write()` may hold back.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteRules {
+    /// Bytes that may wait for a slow reader before `write()` waits itself.
+    pub waiting_bytes: u64,
+    /// How long it then waits for the reader to take anything, in milliseconds.
+    pub patience_ms: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Wire {
+    outbox: NonNull<Outbox<Chunk>>,
+    socket: RawFd,
+}
+
+/// The server's side of one exchange; as a Python object it is the `write` callable of PEP 3333.
+#[pyclass(unsendable, module = "bicorn._core")]
+pub struct Exchange {
+    /// The response.
+    pub response: Response,
+    wire: Option<Wire>,
+    rules: WriteRules,
+}
+
+#[pymethods]
+impl Exchange {
+    /// `write(data)`.
+    fn __call__(&mut self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let Ok(block) = data.cast::<PyBytes>() else {
+            return Err(not_bytes(data));
+        };
+        let wire = self.wire.ok_or_else(|| PyRuntimeError::new_err("write() was called outside of its request"))?;
+        // SAFETY: the loop is inside the application and waits for it; see the invariant of this module.
+        let outbox = unsafe { &mut *wire.outbox.as_ptr() };
+        if !self.response.head_sent {
+            self.response.send_head(outbox, None);
+        }
+        self.response.send_body(outbox, block.clone());
+        self.send_now(py, wire, outbox)
+    }
+}
+
+impl Exchange {
+    /// An exchange between two requests.
+    pub fn new(server: &[u8], rules: WriteRules) -> Self {
+        Self { response: Response::new(server), wire: None, rules }
+    }
+
+    /// The application is entered: it may write.
+    #[inline]
+    pub fn enter(&mut self, outbox: &mut Outbox<Chunk>, socket: BorrowedFd<'_>) {
+        let socket = std::os::fd::AsRawFd::as_raw_fd(&socket);
+        self.wire = Some(Wire { outbox: NonNull::from(outbox), socket });
+    }
+
+    /// The application has returned.
+    #[inline]
+    pub fn leave(&mut self) {
+        self.wire = None;
+    }
+
+    fn start_response(&mut self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>, exc_info: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        match exc_info.filter(|exc_info| !exc_info.is_none()) {
+            Some(exc_info) if self.response.head_sent => return Err(reraised(exc_info)?),
+            None if self.response.status != 0 => {
+                return Err(PyAssertionError::new_err(
+                    "start_response() was called a second time without exc_info (PEP 3333)",
+                ));
+            }
+            _ => {}
+        }
+        self.response.start(status, headers)
+    }
+
+    fn early_hints(&mut self, py: Python<'_>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+        let Some(wire) = self.wire else { return Ok(()) };
+        // SAFETY: as in `__call__`.
+        let outbox = unsafe { &mut *wire.outbox.as_ptr() };
+        if self.response.early_hints(outbox, headers)? {
+            self.send_now(py, wire, outbox)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the kernel what it takes; waits only once too much has gathered.
+    fn send_now(&self, py: Python<'_>, wire: Wire, outbox: &mut Outbox<Chunk>) -> PyResult<()> {
+        // SAFETY: the connection stays open while its application runs.
+        let socket = unsafe { BorrowedFd::borrow_raw(wire.socket) };
+        loop {
+            match outbox.flush(socket, |_| {}) {
+                Ok(Flush::Done) => return Ok(()),
+                Ok(Flush::Blocked) if outbox.waiting_bytes() <= self.rules.waiting_bytes => return Ok(()),
+                Ok(Flush::Blocked) => self.wait_writable(py, wire.socket)?,
+                Err(errno) => return Err(os_error(errno)),
+            }
+        }
+    }
+
+    fn wait_writable(&self, py: Python<'_>, socket: RawFd) -> PyResult<()> {
+        let patience = Timespec {
+            tv_sec: (self.rules.patience_ms / 1_000) as i64,
+            tv_nsec: (self.rules.patience_ms % 1_000 * 1_000_000) as i64,
+        };
+        loop {
+            let ready = py.detach(|| {
+                // SAFETY: as in `send_now`.
+                let socket = unsafe { BorrowedFd::borrow_raw(socket) };
+                poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&patience))
+            });
+            match ready {
+                Ok(0) => return Err(os_error(Errno::TIMEDOUT)),
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => py.check_signals()?,
+                Err(errno) => return Err(os_error(errno)),
+            }
+        }
+    }
+}
+
+fn os_error(errno: Errno) -> PyErr {
+    PyOSError::new_err((errno.raw_os_error(), std::io::Error::from(errno).to_string()))
+}
+
+/// What a body may consist of.
+pub fn not_bytes(value: &Bound<'_, PyAny>) -> PyErr {
+    let kind = value.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!("a response body is made of bytes, not of {kind}"))
+}
+
+/// The exception of an `exc_info` tuple, with its traceback.
+fn reraised(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
+    let value = exc_info.get_item(1)?;
+    let traceback = exc_info.get_item(2)?;
+    Ok(PyErr::from_value(value.call_method1("with_traceback", (traceback,))?))
+}
+
+/// One exchange with the callables bound to it, kept for the next request when nobody holds them.
+pub struct Handles {
+    /// The state.
+    pub exchange: Py<Exchange>,
+    /// `start_response`.
+    pub start_response: Py<PyAny>,
+    /// `wsgi.early_hints`.
+    pub early_hints: Py<PyAny>,
+}
+
+impl Handles {
+    /// Fresh handles.
+    pub fn new(py: Python<'_>, server: &[u8], rules: WriteRules) -> PyResult<Self> {
+        let exchange = Py::new(py, Exchange::new(server, rules))?;
+        Ok(Self {
+            start_response: bound(py, &START_RESPONSE, &exchange)?,
+            early_hints: bound(py, &EARLY_HINTS, &exchange)?,
+            exchange,
+        })
+    }
+
+    /// Whether the application has kept none of them, so that they can serve again.
+    #[inline]
+    pub fn are_free(&self) -> bool {
+        // SAFETY: reads reference counts of objects that are alive, under the interpreter lock. The
+        // exchange itself is held here and by the two callables.
+        unsafe {
+            ffi::Py_REFCNT(self.start_response.as_ptr()) == 1
+                && ffi::Py_REFCNT(self.early_hints.as_ptr()) == 1
+                && ffi::Py_REFCNT(self.exchange.as_ptr()) == 3
+        }
+    }
+}
+
+/// A method definition; Python keeps a pointer to it, so it lives for ever.
+struct Definition(PyMethodDef);
+
+// SAFETY: never written after its creation.
+unsafe impl Sync for Definition {}
+
+// PyO3's own methods of a class go through a tuple for each call; a builtin function with the fast
+// calling convention is what an application's call of `start_response(status, headers)` costs least on.
+static START_RESPONSE: Definition = Definition(PyMethodDef {
+    ml_name: c"start_response".as_ptr(),
+    ml_meth: PyMethodDefPointer { PyCFunctionFastWithKeywords: start_response },
+    ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+    ml_doc: c"start_response(status, response_headers, exc_info=None) -> write  (PEP 3333)".as_ptr(),
+});
+
+static EARLY_HINTS: Definition = Definition(PyMethodDef {
+    ml_name: c"early_hints".as_ptr(),
+    ml_meth: PyMethodDefPointer { PyCFunction: early_hints },
+    ml_flags: ffi::METH_O,
+    ml_doc: c"early_hints(headers): send a 103 with these fields before the response (RFC 8297)".as_ptr(),
+});
+
+fn bound(py: Python<'_>, definition: &'static Definition, exchange: &Py<Exchange>) -> PyResult<Py<PyAny>> {
+    // SAFETY: the definition lives for ever and is not written through this pointer; the function
+    // takes its own reference to the exchange.
+    unsafe {
+        let function = ffi::PyCFunction_NewEx((&raw const definition.0).cast_mut(), exchange.as_ptr(), std::ptr::null_mut());
+        Bound::from_owned_ptr_or_err(py, function).map(Bound::unbind)
+    }
+}
+
+/// Runs a callable's body; an error or a panic becomes the exception that Python sees.
+fn answer(py: Python<'_>, body: impl FnOnce() -> PyResult<*mut ffi::PyObject>) -> *mut ffi::PyObject {
+    let error = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(result)) => return result,
+        Ok(Err(error)) => error,
+        Err(_) => PyRuntimeError::new_err("a bug in Bicorn: a panic inside a WSGI callable"),
+    };
+    error.restore(py);
+    std::ptr::null_mut()
+}
+
+unsafe extern "C" fn start_response(
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: Python calls this with the interpreter lock held.
+    let py = unsafe { Python::assume_attached() };
+    answer(py, || {
+        // SAFETY: the vectorcall convention: `positional` arguments, then one a name in `keywords`.
+        let given = unsafe { Given::new(py, arguments, positional, keywords) };
+        let [status, headers, exc_info] = given.named(["status", "response_headers", "exc_info"])?;
+        let missing = |name| PyTypeError::new_err(format!("start_response() misses its argument {name}"));
+        let status = status.ok_or_else(|| missing("status"))?;
+        let headers = headers.ok_or_else(|| missing("response_headers"))?;
+        // SAFETY: `bound` gave the function an Exchange as its self.
+        let exchange = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<Exchange>() };
+        exchange.try_borrow_mut()?.start_response(&status, &headers, exc_info.as_ref())?;
+        Ok(exchange.to_owned().into_ptr())
+    })
+}
+
+unsafe extern "C" fn early_hints(slf: *mut ffi::PyObject, headers: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: Python calls this with the interpreter lock held.
+    let py = unsafe { Python::assume_attached() };
+    answer(py, || {
+        // SAFETY: `bound` gave the function an Exchange as its self, and METH_O gives one argument.
+        let (exchange, headers) =
+            unsafe { (Borrowed::from_ptr(py, slf).cast_unchecked::<Exchange>(), Borrowed::from_ptr(py, headers)) };
+        exchange.try_borrow_mut()?.early_hints(py, &headers)?;
+        Ok(py.None().into_ptr())
+    })
+}
+
+/// The arguments of one call.
+struct Given<'a, 'py> {
+    positional: Vec4<'a, 'py>,
+    keywords: Option<Bound<'py, PyDict>>,
+    too_many: bool,
+}
+
+type Vec4<'a, 'py> = [Option<Borrowed<'a, 'py, PyAny>>; 3];
+
+impl<'py> Given<'_, 'py> {
+    /// SAFETY: the pointers are those of a vectorcall that is going on.
+    unsafe fn new(
+        py: Python<'py>,
+        arguments: *const *mut ffi::PyObject,
+        positional: ffi::Py_ssize_t,
+        keywords: *mut ffi::PyObject,
+    ) -> Self {
+        let count = positional as usize;
+        let mut taken: Vec4<'_, 'py> = [None; 3];
+        for (index, place) in taken.iter_mut().enumerate().take(count) {
+            // SAFETY: there are `count` of them.
+            *place = Some(unsafe { Borrowed::from_ptr(py, *arguments.add(index)) });
+        }
+        let mut named = None;
+        if !keywords.is_null() {
+            let dict = PyDict::new(py);
+            // SAFETY: a tuple of names, as the convention says.
+            let names = unsafe { Borrowed::from_ptr(py, keywords) };
+            for (index, name) in names.try_iter().into_iter().flatten().enumerate() {
+                // SAFETY: one value a name, behind the positional ones.
+                let value = unsafe { Borrowed::from_ptr(py, *arguments.add(count + index)) };
+                if let Ok(name) = name {
+                    let _ = dict.set_item(name, value);
+                }
+            }
+            named = Some(dict);
+        }
+        Self { positional: taken, keywords: named, too_many: count > 3 }
+    }
+
+    #[inline]
+    fn named(self, names: [&str; 3]) -> PyResult<[Option<Bound<'py, PyAny>>; 3]> {
+        if self.too_many {
+            return Err(PyTypeError::new_err("start_response() takes at most three arguments"));
+        }
+        let mut values = self.positional.map(|argument| argument.map(|argument| argument.to_owned()));
+        if let Some(keywords) = &self.keywords {
+            for (value, name) in values.iter_mut().zip(names) {
+                if let Some(given) = keywords.get_item(name)? {
+                    *value = Some(given);
+                }
+            }
+        }
+        Ok(values)
+    }
+}

@@ -1,0 +1,110 @@
+//! One connection: its socket, its place in the life of an exchange, its deadline.
+//!
+//! Owns       the states a connection can be in.
+//! Never      touches the kernel: `exchange` moves the states, `server` watches the sockets.
+//! Invariant  an idle connection holds no buffer: what a request needs is made when its first byte comes.
+
+use std::os::fd::OwnedFd;
+
+use bicorn_wire::{Head, HeadParser};
+
+use crate::application::Application;
+use crate::intake::Body;
+use crate::outbox::Outbox;
+use crate::timer::Token;
+
+/// A request of which only a part has arrived.
+#[derive(Debug)]
+pub struct Reading {
+    /// The bytes of the head so far, exactly the head once `body` is there.
+    pub inbox: Vec<u8>,
+    /// Where the parser stands in `inbox`.
+    pub parser: HeadParser,
+    /// The head so far.
+    pub head: Head,
+    /// The body, once the head is complete.
+    pub body: Option<Body>,
+}
+
+/// What happens to a connection when its outbox has been sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It waits for another request.
+    KeepAlive,
+    /// It is closed: the client asked for that, and so sends nothing more.
+    Close,
+    /// Our side is closed, and the socket goes once the peer has had time to read the answer.
+    Linger,
+}
+
+impl Then {
+    /// What follows an answer, by what the server decided and what the client had asked for.
+    pub fn after(keep_alive: bool, client_keeps_alive: bool) -> Self {
+        match (keep_alive, client_keeps_alive) {
+            (true, _) => Self::KeepAlive,
+            (false, true) => Self::Linger,
+            (false, false) => Self::Close,
+        }
+    }
+}
+
+/// An answer that the socket would not take at once.
+pub struct Responding<A: Application> {
+    /// What waits to be sent.
+    pub outbox: Outbox<A::Chunk>,
+    /// Where more of it comes from.
+    pub stream: Option<A::Stream>,
+    /// What follows; meaningful once `stream` is gone.
+    pub then: Then,
+    /// Bytes of the next requests, which arrived in the same read. Never more than one read holds,
+    /// because a connection that responds is not read.
+    pub pending: Vec<u8>,
+}
+
+/// Where a connection is in its life.
+pub enum Stage<A: Application> {
+    /// Between two requests, or before the first.
+    Idle,
+    /// A part of a request has arrived.
+    Reading(Box<Reading>),
+    /// An answer is on its way.
+    Responding(Box<Responding<A>>),
+    /// Our side is closed; the peer is given time to read what was sent before the socket goes.
+    Lingering,
+}
+
+/// A connection.
+pub struct Connection<A: Application> {
+    /// The socket, non-blocking.
+    pub socket: OwnedFd,
+    /// What the application keeps about the other end.
+    pub peer: A::Peer,
+    /// Where it is in its life.
+    pub stage: Stage<A>,
+    /// Its name in the epoll set and on the timer wheel.
+    pub token: Token,
+    /// When its patience ends, on the loop's clock; `u64::MAX` for never.
+    pub deadline_ms: u64,
+    /// When the wheel looks at it next; `u64::MAX` when it is not on the wheel.
+    pub parked_ms: u64,
+    /// An edge said that there is something to read, and no read has come back short since.
+    pub readable: bool,
+    /// It has served a request, so its silence is measured by the keep-alive timeout.
+    pub served: bool,
+}
+
+impl<A: Application> Connection<A> {
+    /// A fresh connection, which may well have sent its request already.
+    pub fn new(socket: OwnedFd, peer: A::Peer, token: Token) -> Self {
+        Self {
+            socket,
+            peer,
+            stage: Stage::Idle,
+            token,
+            deadline_ms: u64::MAX,
+            parked_ms: u64::MAX,
+            readable: true,
+            served: false,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A request body on its way in: decoded as it comes, kept in memory, or in a file once it is large.
+//!
+//! Owns       the bytes of bodies that are not complete yet, and the worker's budget for them.
+//! Never      reads a socket.
+//! Invariant  memory held for bodies never exceeds `SpoolRules::total_bytes` plus one read of the loop,
+//!            whatever clients send; a spool file has no name, so nothing is left behind by a crash.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bicorn_wire::{BodyDecoder, BodyStep, Refusal};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+/// Memory reserved ahead for a body of known length; the rest is reserved as bytes really come.
+const RESERVE_BYTES_MAX: u64 = 64 * 1024;
+
+/// When a body goes to disk, and where.
+#[derive(Clone, Debug)]
+pub struct SpoolRules {
+    /// A single body larger than this many bytes goes to a file.
+    pub body_bytes: usize,
+    /// Once bodies in memory sum up to this many bytes, every further byte goes to files.
+    pub total_bytes: usize,
+    /// Directory for the files.
+    pub directory: PathBuf,
+}
+
+/// What a worker's bodies hold in memory together.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    rules: Rc<SpoolRules>,
+    held: Rc<Cell<usize>>,
+}
+
+impl Spool {
+    /// A spool that holds nothing yet.
+    pub fn new(rules: SpoolRules) -> Self {
+        Self { rules: Rc::new(rules), held: Rc::new(Cell::new(0)) }
+    }
+}
+
+#[derive(Debug)]
+enum Store {
+    Memory(Vec<u8>),
+    File(File, u64),
+}
+
+/// A complete request body, as the application gets it.
+#[derive(Debug)]
+pub enum RequestBody<'a> {
+    /// The request has none.
+    Empty,
+    /// It arrived together with its head and lies in the receive buffer.
+    Slice(&'a [u8]),
+    /// It was collected in memory.
+    Memory(Vec<u8>),
+    /// It was collected in an unnamed file of this length, positioned at its start.
+    File(File, u64),
+}
+
+/// How far a body has come.
+#[derive(Debug)]
+pub enum Intake {
+    /// All input was used up and more is needed.
+    NeedData,
+    /// The body is complete; this many bytes of the input belong to it.
+    Complete(usize),
+}
+
+/// Why a body cannot be taken in.
+#[derive(Debug)]
+pub enum IntakeError {
+    /// The peer broke a rule.
+    Refused(Refusal),
+    /// The spool file could not be made or written.
+    Disk(io::Error),
+}
+
+/// One body that is being received.
+#[derive(Debug)]
+pub struct Body {
+    decoder: BodyDecoder,
+    store: Store,
+    counted: usize,
+    spool: Spool,
+}
+
+impl Body {
+    /// Starts to receive; `expected` is the announced length, if there is one.
+    pub fn new(decoder: BodyDecoder, expected: Option<u64>, spool: &Spool) -> Self {
+        let reserve = expected.unwrap_or(0).min(RESERVE_BYTES_MAX).min(spool.rules.body_bytes as u64);
+        Self {
+            decoder,
+            store: Store::Memory(Vec::with_capacity(reserve as usize)),
+            counted: 0,
+            spool: spool.clone(),
+        }
+    }
+
+    /// Takes what belongs to this body from `input`.
+    ///
+    /// # Errors
+    /// A framing rule was broken, a limit exceeded, or the disk failed.
+    pub fn take(&mut self, input: &[u8]) -> Result<Intake, IntakeError> {
+        let mut at = 0;
+        loop {
+            match self.decoder.step(&input[at..]).map_err(IntakeError::Refused)? {
+                BodyStep::NeedData { .. } => return Ok(Intake::NeedData),
+                BodyStep::Data { start, end } => {
+                    self.keep(&input[at + start..at + end]).map_err(IntakeError::Disk)?;
+                    at += end;
+                }
+                BodyStep::End { consumed } => return Ok(Intake::Complete(at + consumed)),
+            }
+        }
+    }
+
+    /// The complete body.
+    ///
+    /// # Errors
+    /// The spool file cannot be rewound.
+    pub fn finish(mut self) -> io::Result<RequestBody<'static>> {
+        match std::mem::replace(&mut self.store, Store::Memory(Vec::new())) {
+            Store::Memory(bytes) if bytes.is_empty() => Ok(RequestBody::Empty),
+            Store::Memory(bytes) => Ok(RequestBody::Memory(bytes)),
+            Store::File(mut file, len) => {
+                file.seek(SeekFrom::Start(0))?;
+                Ok(RequestBody::File(file, len))
+            }
+        }
+    }
+
+    fn keep(&mut self, data: &[u8]) -> io::Result<()> {
+        if let Store::Memory(bytes) = &mut self.store {
+            let rules = &self.spool.rules;
+            let held = self.spool.held.get() + data.len();
+            if bytes.len() + data.len() <= rules.body_bytes && held <= rules.total_bytes {
+                bytes.extend_from_slice(data);
+                self.counted += data.len();
+                self.spool.held.set(held);
+                return Ok(());
+            }
+            let mut file = unnamed_file(&rules.directory)?;
+            file.write_all(bytes)?;
+            self.store = Store::File(file, bytes.len() as u64);
+            self.give_back();
+        }
+        let Store::File(file, len) = &mut self.store else { unreachable!("made a file above") };
+        file.write_all(data)?;
+        *len += data.len() as u64;
+        Ok(())
+    }
+
+    fn give_back(&mut self) {
+        self.spool.held.set(self.spool.held.get() - self.counted);
+        self.counted = 0;
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// A file without a name in `directory`.
+fn unnamed_file(directory: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    match openat(CWD, directory, flags | OFlags::TMPFILE, mode) {
+        Ok(fd) => Ok(File::from(fd)),
+        // Some filesystems (overlay on old kernels, NFS) know no O_TMPFILE: make one and unlink it.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+            static SERIAL: AtomicU64 = AtomicU64::new(0);
+            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+            let path = directory.join(format!("bicorn-body-{}-{serial}", std::process::id()));
+            let fd = openat(CWD, &path, flags | OFlags::CREATE | OFlags::EXCL, mode)?;
+            std::fs::remove_file(&path)?;
+            Ok(File::from(fd))
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}

@@ -1,0 +1,374 @@
+//! The native loop: one thread that accepts, reads, calls, writes and times.
+//!
+//! Owns       the epoll set, the listeners and the table of connections.
+//! Never      reads or writes a connection itself: `exchange` does.
+//! Invariant  a connection is in the epoll set once, for both directions, edge-triggered: after its
+//!            registration no further call is needed to change what is waited for.
+
+use std::os::fd::OwnedFd;
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, acceptfrom_with};
+use slab::Slab;
+
+use crate::application::{Application, Incident, Turn};
+use crate::connection::{Connection, Stage};
+use crate::exchange::{self, Core, Verdict};
+use crate::timer::Token;
+
+/// Events taken from the kernel at once.
+const EVENTS_MAX: usize = 256;
+
+/// Connections accepted before those that are open get their turn again.
+const ACCEPTS_PER_TURN: usize = 16;
+
+/// How long accepting rests when the process or the machine is out of descriptors or memory.
+const ACCEPT_REST_MS: u64 = 250;
+
+/// Idle connections closed to make room when descriptors have run out.
+const EVICTIONS: usize = 16;
+
+/// The longest wait: the worker proves its life at least this often.
+const WAIT_MS_MAX: u64 = 1_000;
+
+/// Generation of the tokens that are no connection; the key says which.
+const NOT_A_CONNECTION: u32 = u32::MAX;
+const WAKE: u32 = 0;
+const LIFELINE: u32 = 1;
+const FIRST_LISTENER: u32 = 2;
+
+/// What the loop listens to besides clients.
+pub struct Sources {
+    /// Listening sockets, non-blocking; duplicates that the loop may close.
+    pub listeners: Vec<OwnedFd>,
+    /// Readable when a signal has arrived; drained by the loop.
+    pub wake: Option<OwnedFd>,
+    /// Hangs up when the arbiter is gone.
+    pub lifeline: Option<OwnedFd>,
+    /// Other processes accept on the same listeners.
+    pub shared: bool,
+}
+
+/// The loop of one worker.
+pub struct Server<A: Application> {
+    core: Core<A>,
+    epoll: OwnedFd,
+    sources: Sources,
+    connections: Slab<Connection<A>>,
+    next_generation: u32,
+    accept_rests_until_ms: Option<u64>,
+    due: Vec<Token>,
+}
+
+fn token_data(token: Token) -> EventData {
+    EventData::new_u64(u64::from(token.generation) << 32 | u64::from(token.key))
+}
+
+fn special(key: u32) -> EventData {
+    token_data(Token { key, generation: NOT_A_CONNECTION })
+}
+
+fn token_of(event: &Event) -> Token {
+    let data = event.data.u64();
+    Token { key: data as u32, generation: (data >> 32) as u32 }
+}
+
+impl<A: Application> Server<A> {
+    /// A loop that listens but has not run yet.
+    ///
+    /// # Errors
+    /// The kernel refused the epoll set or one of the sources.
+    pub fn new(core: Core<A>, sources: Sources) -> Result<Self, Errno> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        if let Some(wake) = &sources.wake {
+            epoll::add(&epoll, wake, special(WAKE), EventFlags::IN)?;
+        }
+        if let Some(lifeline) = &sources.lifeline {
+            // A hang-up is always reported; nothing else can happen on it.
+            epoll::add(&epoll, lifeline, special(LIFELINE), EventFlags::empty())?;
+        }
+        let server = Self {
+            core,
+            epoll,
+            sources,
+            connections: Slab::new(),
+            next_generation: 0,
+            accept_rests_until_ms: None,
+            due: Vec::new(),
+        };
+        server.watch_listeners()?;
+        Ok(server)
+    }
+
+    /// Serves until told to end; a drain ends when the last connection has.
+    ///
+    /// # Errors
+    /// The kernel refused to wait.
+    pub fn run(&mut self) -> Result<(), Errno> {
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        loop {
+            self.core.app.slot().beat(self.core.clock.now_ns());
+            match self.core.app.turn() {
+                Turn::Continue => {}
+                Turn::Drain => self.drain(),
+                Turn::Stop => return Ok(()),
+            }
+            if self.core.draining && self.connections.is_empty() {
+                return Ok(());
+            }
+            self.wait(&mut events)?;
+            self.core.clock.read();
+            for event in events.drain(..) {
+                self.dispatch(&event);
+            }
+            self.go_on_with_unfinished();
+            self.expire();
+        }
+    }
+
+    /// The application, for what it has to say at the end.
+    pub fn application(&mut self) -> &mut A {
+        &mut self.core.app
+    }
+
+    fn wait(&mut self, events: &mut Vec<Event>) -> Result<(), Errno> {
+        let timeout_ms = self.wait_ms();
+        let timeout =
+            Timespec { tv_sec: (timeout_ms / 1_000) as i64, tv_nsec: (timeout_ms % 1_000 * 1_000_000) as i64 };
+        let epoll = &self.epoll;
+        let result = if timeout_ms == 0 {
+            epoll::wait(epoll, rustix::buffer::spare_capacity(events), Some(&timeout))
+        } else {
+            self.core.app.wait(|| epoll::wait(epoll, rustix::buffer::spare_capacity(events), Some(&timeout)))
+        };
+        match result {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn wait_ms(&self) -> u64 {
+        if !self.core.unfinished.is_empty() {
+            return 0;
+        }
+        let now_ms = self.core.clock.now_ms();
+        let look = self.core.wheel.next_ms().into_iter().chain(self.accept_rests_until_ms).min();
+        look.map_or(WAIT_MS_MAX, |at| at.saturating_sub(now_ms).clamp(1, WAIT_MS_MAX))
+    }
+
+    #[inline]
+    fn dispatch(&mut self, event: &Event) {
+        let token = token_of(event);
+        if token.generation == NOT_A_CONNECTION {
+            return self.dispatch_source(token.key);
+        }
+        let Some(connection) = self.connections.get_mut(token.key as usize) else { return };
+        if connection.token != token {
+            return; // An event of a connection that was closed earlier in this very round.
+        }
+        let flags = event.flags;
+        if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
+            connection.readable = true;
+        }
+        let verdict = match connection.stage {
+            Stage::Responding(_) if flags.intersects(EventFlags::HUP | EventFlags::ERR) => Verdict::Close,
+            Stage::Responding(_) if flags.contains(EventFlags::OUT) => exchange::resume(connection, &mut self.core),
+            _ if connection.readable => exchange::readable(connection, &mut self.core),
+            _ => Verdict::Keep,
+        };
+        // A half-closed peer says so once: the end behind the data must still be read.
+        if flags.intersects(EventFlags::RDHUP) && verdict == Verdict::Keep {
+            connection.readable = true;
+            let verdict = exchange::readable(connection, &mut self.core);
+            return self.settle(token, verdict);
+        }
+        self.settle(token, verdict);
+    }
+
+    #[inline]
+    fn settle(&mut self, token: Token, verdict: Verdict) {
+        if verdict == Verdict::Close {
+            self.close(token);
+        }
+    }
+
+    fn close(&mut self, token: Token) {
+        let connection = self.connections.remove(token.key as usize);
+        self.core.app.slot().connection_closed();
+        if let Stage::Responding(responding) = connection.stage
+            && let Some(stream) = responding.stream
+        {
+            self.core.app.abandon(stream, &mut self.core.clock);
+        }
+    }
+
+    fn dispatch_source(&mut self, key: u32) {
+        match key {
+            WAKE => {
+                let wake = self.sources.wake.as_ref().expect("only a registered source wakes");
+                let mut scratch = [0; 64];
+                while matches!(rustix::io::read(wake, &mut scratch[..]), Ok(count) if count == scratch.len()) {}
+            }
+            LIFELINE => {
+                self.sources.lifeline = None; // Closing it takes it out of the set.
+                self.drain();
+            }
+            listener => self.accept((listener - FIRST_LISTENER) as usize),
+        }
+    }
+
+    fn accept(&mut self, listener: usize) {
+        // With siblings on the same queue each takes one and lets the next be woken.
+        let most = if self.sources.shared { 1 } else { ACCEPTS_PER_TURN };
+        for _ in 0..most {
+            if !self.accept_one(listener) {
+                break;
+            }
+        }
+        if self.sources.shared {
+            self.step_back(listener);
+        }
+    }
+
+    /// Goes to the end of the listener's line of waiters: the kernel wakes the first exclusive
+    /// waiter that sleeps, so without this the same worker would get nearly every connection.
+    fn step_back(&self, listener: usize) {
+        let Some(socket) = self.sources.listeners.get(listener) else { return };
+        let data = special(FIRST_LISTENER + listener as u32);
+        if epoll::delete(&self.epoll, socket).is_ok() {
+            let _ = epoll::add(&self.epoll, socket, data, EventFlags::IN | EventFlags::EXCLUSIVE);
+        }
+    }
+
+    /// Accepts and serves one connection; false when there is none, or none can be taken.
+    fn accept_one(&mut self, listener: usize) -> bool {
+        let Some(socket) = self.sources.listeners.get(listener) else { return false };
+        match acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok((socket, address)) => {
+                let peer = self.core.app.peer(listener, address);
+                self.open(socket, peer);
+                true
+            }
+            Err(Errno::AGAIN) => false,
+            // The client went away while it waited, or a signal came: the next one may be fine.
+            Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM) => true,
+            Err(errno) => {
+                self.rest_from_accepting(errno);
+                false
+            }
+        }
+    }
+
+    fn open(&mut self, socket: OwnedFd, peer: A::Peer) {
+        let entry = self.connections.vacant_entry();
+        let token = Token { key: entry.key() as u32, generation: self.next_generation };
+        self.next_generation = (self.next_generation + 1) % NOT_A_CONNECTION;
+        self.core.app.slot().connection_opened();
+        let connection = entry.insert(Connection::new(socket, peer, token));
+        self.core.patience(connection, self.core.timeouts.header_ms);
+        // The request has often arrived with the connection: try before asking to be told.
+        let verdict = exchange::readable(connection, &mut self.core);
+        if verdict == Verdict::Keep {
+            let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+            if epoll::add(&self.epoll, &connection.socket, token_data(token), flags).is_ok() {
+                return;
+            }
+        }
+        self.close(token);
+    }
+
+    /// Out of descriptors or memory: an event loop that just tried again would spin.
+    fn rest_from_accepting(&mut self, errno: Errno) {
+        self.core.app.incident(Incident::Accept(errno));
+        for listener in &self.sources.listeners {
+            let _ = epoll::delete(&self.epoll, listener);
+        }
+        self.accept_rests_until_ms = Some(self.core.clock.now_ms() + ACCEPT_REST_MS);
+        let idle: Vec<Token> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.served && matches!(connection.stage, Stage::Idle))
+            .map(|(_, connection)| connection.token)
+            .take(EVICTIONS)
+            .collect();
+        for token in idle {
+            self.close(token);
+        }
+    }
+
+    fn watch_listeners(&self) -> Result<(), Errno> {
+        let exclusive = if self.sources.shared { EventFlags::EXCLUSIVE } else { EventFlags::empty() };
+        for (index, listener) in self.sources.listeners.iter().enumerate() {
+            let data = special(FIRST_LISTENER + index as u32);
+            epoll::add(&self.epoll, listener, data, EventFlags::IN | exclusive)?;
+        }
+        Ok(())
+    }
+
+    fn go_on_with_unfinished(&mut self) {
+        for token in std::mem::take(&mut self.core.unfinished) {
+            self.with(token, exchange::resume);
+        }
+    }
+
+    fn with(&mut self, token: Token, act: fn(&mut Connection<A>, &mut Core<A>) -> Verdict) {
+        if let Some(connection) = self.connections.get_mut(token.key as usize)
+            && connection.token == token
+        {
+            let verdict = act(connection, &mut self.core);
+            self.settle(token, verdict);
+        }
+    }
+
+    fn expire(&mut self) {
+        let now_ms = self.core.clock.now_ms();
+        if self.accept_rests_until_ms.is_some_and(|until| until <= now_ms) {
+            self.accept_rests_until_ms = None;
+            let _ = self.watch_listeners();
+        }
+        let mut due = std::mem::take(&mut self.due);
+        self.core.wheel.expire(now_ms, &mut due);
+        for token in due.drain(..) {
+            self.with(token, look);
+        }
+        self.due = due;
+    }
+
+    /// Stops accepting, after what already waits in the listen queues has been taken.
+    fn drain(&mut self) {
+        if self.core.draining {
+            return;
+        }
+        self.core.draining = true;
+        for listener in 0..self.sources.listeners.len() {
+            while self.accept_one(listener) {}
+        }
+        self.sources.listeners.clear();
+        self.accept_rests_until_ms = None;
+        for (_, connection) in &mut self.connections {
+            if matches!(connection.stage, Stage::Idle) {
+                self.core.patience(connection, self.core.timeouts.drain_idle_ms);
+            }
+        }
+    }
+}
+
+/// The wheel says that this connection's time may have come.
+fn look<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
+    let now_ms = core.clock.now_ms();
+    if connection.deadline_ms <= now_ms {
+        connection.parked_ms = u64::MAX;
+        let verdict = exchange::time_out(connection, core);
+        if verdict == Verdict::Keep && connection.parked_ms == u64::MAX && connection.deadline_ms != u64::MAX {
+            connection.parked_ms = core.wheel.park(connection.token, connection.deadline_ms);
+        }
+        return verdict;
+    }
+    // Parked twice, when its deadline had been moved closer: the other look is the one that counts.
+    if connection.parked_ms <= now_ms && connection.deadline_ms != u64::MAX {
+        connection.parked_ms = core.wheel.park(connection.token, connection.deadline_ms);
+    }
+    Verdict::Keep
+}
