@@ -35,12 +35,13 @@ LISTENING = re.compile(r"Listening at: (\S+)")
 BOOTING = re.compile(r"Booting worker with pid: (\d+)")
 
 
-def wait_until(condition: Callable[[], T], what: str, timeout: float = DEADLINE_S) -> T:
+def wait_until(condition: Callable[[], T], what: str | Callable[[], str], timeout: float = DEADLINE_S) -> T:
     """Poll a condition that nothing announces (a process table, a file) until it is true; fail at the deadline."""
     deadline = time.monotonic() + timeout
     pause = threading.Event()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {timeout} s"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"{what if isinstance(what, str) else what()}: not within {timeout} s")
         pause.wait(0.02)
     return value
 
@@ -100,14 +101,15 @@ class Server:
         env: Mapping[str, str] | None = None,
         bind: str | None = "127.0.0.1:0",
         pass_fds: Sequence[int] = (),
-        stdin: int | None = subprocess.DEVNULL,
+        launcher: Sequence[str] | None = None,
     ) -> None:
+        """`launcher` takes the place of `-m bicorn`: a script that ends by running it with the same arguments."""
         self.kind = kind
         self.directory = directory
         self.arguments = [*self._base_arguments(config, bind, args), *args, *([app] if app else [])]
         self.env = self._environment(env or {})
         self.pass_fds = tuple(pass_fds)
-        self._stdin = stdin
+        self.launcher = launcher or ("-m", kind)
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: Output | None = None
         self._output: Output | None = None
@@ -117,10 +119,10 @@ class Server:
     def start(self, *, wait: bool = True) -> Server:
         """Start the process; with `wait`, return when it listens and has forked its workers."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", self.kind, *self.arguments],
+            [sys.executable, *self.launcher, *self.arguments],
             cwd=self.directory,
             env=self.env,
-            stdin=self._stdin,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=self.pass_fds,
@@ -189,9 +191,21 @@ class Server:
         """Send a signal to the arbiter."""
         os.kill(self.pid, sig)
 
+    def signal_group(self, sig: signal.Signals) -> None:
+        """Send a signal to every process of the group, as a terminal does."""
+        os.killpg(self.pid, sig)
+
     def worker_pids(self) -> list[int]:
         """The live children of the arbiter, oldest first (by start time, which the kernel keeps)."""
         return children_of(self.pid)
+
+    def wait_for_ready(self, count: int, timeout: float = DEADLINE_S) -> list[int]:
+        """Wait until that many workers have said that they accept, and give the living ones.
+
+        Needs Bicorn with --log-level debug, since Gunicorn has no such moment and Bicorn no such line otherwise.
+        """
+        self.wait_for_log(r"Worker ready \(pid: \d+\)", timeout, count=count)
+        return self.worker_pids()
 
     def wait_for_workers(self, count: int, *, without: Sequence[int] = (), timeout: float = DEADLINE_S) -> list[int]:
         """Wait until exactly `count` workers live and none of them is in `without`."""
@@ -200,7 +214,7 @@ class Server:
             pids = self.worker_pids()
             return pids if len(pids) == count and not set(pids) & set(without) else None
 
-        pids = wait_until(settled, f"{count} workers without {without}; log:\n{self.log}", timeout)
+        pids = wait_until(settled, lambda: f"{self.log}\n{count} workers without {without}", timeout)
         assert pids is not None
         return pids
 
@@ -361,6 +375,7 @@ class Serve:
         env: Mapping[str, str] | None = None,
         bind: str | None = "127.0.0.1:0",
         pass_fds: Sequence[int] = (),
+        launcher: Sequence[str] | None = None,
         files: Mapping[str, str] | None = None,
         wait: bool = True,
     ) -> Server:
@@ -370,7 +385,15 @@ class Serve:
         for name, text in (files or {}).items():
             (directory / name).write_text(text)
         server = Server(
-            app, *args, config=config, kind=kind, directory=directory, env=env, bind=bind, pass_fds=pass_fds
+            app,
+            *args,
+            config=config,
+            kind=kind,
+            directory=directory,
+            env=env,
+            bind=bind,
+            pass_fds=pass_fds,
+            launcher=launcher,
         )
         self._started.append(server)
         return server.start(wait=wait)

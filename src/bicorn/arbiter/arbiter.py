@@ -28,7 +28,7 @@ from bicorn.arbiter.signals import SignalQueue
 from bicorn.arbiter.spawn import fork_worker, set_title
 from bicorn.arbiter.states import WorkerEvent, WorkerState
 from bicorn.arbiter.stop import Stop
-from bicorn.errors import ExitCode, HaltServer
+from bicorn.errors import BicornError, ExitCode, HaltServer
 from bicorn.ipc import messages
 from bicorn.ipc.scoreboard import SlotState
 from bicorn.net import systemd
@@ -144,9 +144,13 @@ class Arbiter:
         """Serve until told to stop; give the exit code of the server."""
         try:
             self.start()
-        except BaseException:
+        except BicornError:
             self._release()
             raise
+        except Exception:
+            self.log.exception("Exception while starting")
+            self._release()
+            return ExitCode.FAILED
         wake_at: float | None = time.monotonic()
         while not self._is_over():
             try:
@@ -226,8 +230,8 @@ class Arbiter:
     def _dispatch(self) -> None:
         """Take in what happened since the last round: messages, signals, exits."""
         self._read_messages()
-        signals = self._signals.take()
-        for signum in signals:
+        # Exits come last: they are judged in the light of everything that was asked for meanwhile.
+        for signum in sorted(self._signals.take(), key=lambda signum: signum is signal.SIGCHLD):
             name = signum.name.removeprefix("SIG").lower()
             level = self.log.debug if signum is signal.SIGCHLD else self.log.info
             level("Handling signal: %s", name)
@@ -315,7 +319,7 @@ class Arbiter:
     def _bury(self, handle: WorkerHandle, ended: exits.Exit) -> None:
         state, now = handle.state, time.monotonic()
         handle.advance(WorkerEvent.EXITED, now)
-        line = exits.describe(ended, handle.pid, state)
+        line = exits.describe(ended, handle.pid, state, stopping=self._stop is not None)
         if line is not None:
             self.log.log(line[0], line[1])
         if self._stop is None and state in (WorkerState.BOOTING, WorkerState.READY, WorkerState.ABORTED):

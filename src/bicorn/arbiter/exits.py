@@ -39,7 +39,7 @@ class Exit:
         return f"exited with code {self.code}" if self.code is not None else f"was ended by {_name(self.signum)}"
 
 
-def describe(ended: Exit, pid: int, state: WorkerState) -> tuple[int, str] | None:
+def describe(ended: Exit, pid: int, state: WorkerState, *, stopping: bool) -> tuple[int, str] | None:
     """Give level and text of the line about a worker that ended in that state; None if there is nothing to say."""
     if ended.is_clean:
         return None
@@ -48,7 +48,7 @@ def describe(ended: Exit, pid: int, state: WorkerState) -> tuple[int, str] | Non
     line = f"Worker (pid:{pid}) was sent {_name(ended.signum)}!"
     if ended.signum == signal.SIGKILL:
         return logging.ERROR, f"{line} {_why_killed(state)}"
-    expected = ended.signum == signal.SIGTERM or state in (WorkerState.DRAINING, WorkerState.QUITTING)
+    expected = stopping or ended.signum == signal.SIGTERM or state in (WorkerState.DRAINING, WorkerState.QUITTING)
     return logging.INFO if expected else logging.WARNING, line
 
 

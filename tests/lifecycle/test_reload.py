@@ -1,0 +1,198 @@
+"""SIGHUP: new code and configuration take over when they work, and change nothing when they do not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness.answers import AnswerReader
+from harness.gate import Gate
+from harness.server import Server, wait_until
+
+Start = Callable[..., Server]
+
+
+def app_saying(text: str) -> str:
+    """The source of an application whose body is the text."""
+    return (
+        "def app(environ, start_response):\n"
+        f"    start_response('200 OK', [('Content-Length', '{len(text)}')])\n"
+        f"    return [b'{text}']\n"
+    )
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a source file so that the import system sees a change even within one tick of its clock."""
+    path.write_text(text)
+    cache = path.parent / "__pycache__"
+    for compiled in cache.glob(f"{path.stem}.*.pyc") if cache.exists() else ():
+        compiled.unlink()
+
+
+def test_new_code_is_served(start: Start) -> None:
+    server = start("mine:app", "-w", "2", "--log-level", "debug", files={"mine.py": app_saying("old")})
+    old = server.wait_for_ready(2)
+    assert server.get("/").body == b"old"
+    replace(server.directory / "mine.py", app_saying("new"))
+    server.signal(signal.SIGHUP)
+    server.wait_for_workers(2, without=old)
+    assert server.get("/").body == b"new"
+    assert "Handling signal: hup" in server.log and "Hang up: Master" in server.log
+
+
+def test_the_old_worker_serves_until_the_new_one_is_ready(start: Start, gate: Gate) -> None:
+    server = start("mine:app", files={"mine.py": app_saying("old")}, env=gate.env)
+    assert server.get("/").body == b"old"
+    (old,) = server.wait_for_workers(1)
+    waiting = "import os\nos.read(os.open(os.environ['GATE'] + '/release', os.O_RDONLY), 1)\n"
+    replace(server.directory / "mine.py", waiting + app_saying("new"))
+    server.signal(signal.SIGHUP)
+    server.wait_for_log("Booting worker with pid", count=2)
+    assert server.get("/").body == b"old"
+    # The arbiter is not blocked meanwhile.
+    server.signal(signal.SIGUSR1)
+    server.wait_for_log("Handling signal: usr1")
+    gate.release()
+    server.wait_for_workers(1, without=[old])
+    assert server.get("/").body == b"new"
+
+
+def test_a_request_in_flight_is_answered_by_the_old_worker(start: Start, gate: Gate) -> None:
+    server = start("gated:app", env=gate.env)
+    (old,) = server.wait_for_workers(1)
+    with server.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: test.example\r\nConnection: close\r\n\r\n")
+        gate.wait_started()
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("Booting worker with pid", count=2)
+        gate.release()
+        assert AnswerReader(sock).read_answer().body == b"done"
+    server.wait_for_workers(1, without=[old])
+
+
+BROKEN = {
+    "syntax": "def\n",
+    "raises": "raise RuntimeError('no database')\n",
+    "no app": "other = 1\n",
+    "exits": "import sys\nsys.exit(0)\n",
+    "dies": "import os\nos.kill(os.getpid(), 9)\n",
+}
+
+
+@pytest.mark.parametrize("source", BROKEN.values(), ids=BROKEN.keys())
+def test_broken_code_leaves_the_old_workers_serving(start: Start, source: str) -> None:
+    server = start("mine:app", "-w", "2", "--log-level", "debug", files={"mine.py": app_saying("old")})
+    old = server.wait_for_ready(2)
+    replace(server.directory / "mine.py", source)
+    server.signal(signal.SIGHUP)
+    server.wait_for_log("Reload failed; the workers of before go on serving")
+    assert server.wait_for_workers(2) == old
+    assert server.get("/").body == b"old"
+    replace(server.directory / "mine.py", app_saying("mended"))
+    server.signal(signal.SIGHUP)
+    server.wait_for_workers(2, without=old)
+    assert server.get("/").body == b"mended"
+    assert server.stop() == 0
+
+
+BROKEN_CONFIG = {
+    "syntax": "def\n",
+    "raises": "1 / 0\n",
+    "value": "timeout = 'long'\n",
+    "exits": "import sys\nsys.exit(3)\n",
+    "hook raises": "def on_reload(server):\n    raise ValueError('no')\n",
+    "unknown class": "worker_class = 'nowhere.Worker'\n",
+    "address in use": "bind = ['127.0.0.1:{port}', '127.0.0.1:{port}']\n",
+}
+
+
+@pytest.mark.parametrize("config", BROKEN_CONFIG.values(), ids=BROKEN_CONFIG.keys())
+def test_a_broken_configuration_leaves_the_old_workers_serving(start: Start, config: str) -> None:
+    good = "workers = 2\nbind = '127.0.0.1:0'\nraw_env = ['COLOUR=green']\n"
+    server = start("hello:app", "--log-level", "debug", config=good)
+    old = server.wait_for_ready(2)
+    address = server.addresses[0]
+    file = server.directory / "server.conf.py"
+    if "worker_class" in config and "-k" in server.arguments:
+        at = server.arguments.index("-k")
+        pytest.skip(f"the command line ({server.arguments[at + 1]}) wins over the file")
+    replace(file, good + config.format(port=server.port))
+    server.signal(signal.SIGHUP)
+    server.wait_for_log("Reload failed; the workers of before go on serving")
+    assert server.wait_for_workers(2) == old
+    assert server.get("/", address=address).status == 200
+    replace(file, good.replace("2", "1", 1))
+    server.signal(signal.SIGHUP)
+    server.wait_for_workers(1, without=old)
+    assert server.get("/", address=address).status == 200
+
+
+def test_settings_and_variables_change(start: Start) -> None:
+    app = "import os\n" + app_saying("x").replace("[b'x']", "[os.environ.get('COLOUR', '-')[:1].encode()]")
+    config = "workers = {workers}\nraw_env = [{env}]\n"
+    server = start("mine:app", config=config.format(workers=1, env="'COLOUR=green'"), files={"mine.py": app})
+    assert server.get("/").body == b"g"
+    old = server.wait_for_workers(1)
+    replace(server.directory / "server.conf.py", config.format(workers=2, env=""))
+    server.signal(signal.SIGHUP)
+    server.wait_for_workers(2, without=old)
+    assert server.get("/").body == b"-"
+
+
+def test_the_server_moves_to_another_address(start: Start) -> None:
+    server = start("hello:app", config="bind = ['unix:a.sock', 'unix:b.sock']\n")
+    old = server.wait_for_workers(1)
+    file = server.directory / "server.conf.py"
+    replace(file, "bind = ['unix:b.sock', 'unix:c.sock']\n")
+    server.signal(signal.SIGHUP)
+    server.wait_for_workers(1, without=old)
+    assert server.addresses == ["unix:b.sock", "unix:c.sock"]
+    for name in ("b.sock", "c.sock"):
+        assert server.get("/", address=f"unix:{os.path.relpath(server.directory / name)}").status == 200
+    assert not (server.directory / "a.sock").exists()
+    server.stop()
+    assert not (server.directory / "b.sock").exists() and not (server.directory / "c.sock").exists()
+
+
+def test_a_second_hup_overtakes_a_reload_that_is_not_ready(start: Start, gate: Gate) -> None:
+    server = start("mine:app", files={"mine.py": app_saying("one")}, env=gate.env)
+    server.get("/")
+    (old,) = server.wait_for_workers(1)
+    waiting = "import os\nos.read(os.open(os.environ['GATE'] + '/release', os.O_RDONLY), 1)\n"
+    replace(server.directory / "mine.py", waiting + app_saying("two"))
+    server.signal(signal.SIGHUP)
+    server.wait_for_log("Booting worker with pid", count=2)
+    second = server.worker_pids()
+    replace(server.directory / "mine.py", app_saying("three"))
+    server.signal(signal.SIGHUP)
+    server.wait_for_log("Booting worker with pid", count=3)
+    gate.release(2)
+    server.wait_for_workers(1, without=[old, *second])
+    assert server.get("/").body == b"three"
+
+
+def test_reload_with_a_preloaded_application_says_that_the_code_stays(start: Start) -> None:
+    server = start("mine:app", "--preload", files={"mine.py": app_saying("old")})
+    old = server.wait_for_workers(1)
+    replace(server.directory / "mine.py", app_saying("new"))
+    server.signal(signal.SIGHUP)
+    server.wait_for_workers(1, without=old)
+    assert server.get("/").body == b"old"
+    assert "the application's code is not" in server.log
+
+
+def test_changed_sources_are_noticed_with_reload(start: Start) -> None:
+    server = start("mine:app", "--reload", files={"mine.py": app_saying("old")})
+    assert server.get("/").body == b"old"
+    (first,) = server.wait_for_workers(1)
+    replace(server.directory / "mine.py", "def\n")
+    server.wait_for_log("Worker reloading: .*mine.py modified")
+    (second,) = server.wait_for_workers(1, without=[first])
+    broken = server.get("/")
+    assert broken.status == 500 and b"SyntaxError" in broken.body
+    replace(server.directory / "mine.py", app_saying("new"))
+    server.wait_for_workers(1, without=[first, second])
+    wait_until(lambda: server.get("/").body == b"new", "the new code")
