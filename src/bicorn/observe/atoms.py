@@ -50,7 +50,10 @@ class SafeAtoms(dict[str, Any]):  # Any: an atom is a string or a number
     def __getitem__(self, name: str) -> Any:
         if name.startswith("{"):
             name = name.lower()
-        return self.get(name, "-")
+        value = self.get(name, "-")
+        if isinstance(value, (str, int, float)):
+            return value
+        return escape(str(value))  # An object that a framework put into the environ; made text only if it is asked for.
 
 
 def gather_atoms(

@@ -74,6 +74,17 @@ def test_names_in_braces_are_found_in_any_case_and_missing_ones_are_a_dash() -> 
     assert formatted("%({nope}i)s %({nope}o)s %({nope}e)s %(zz)s", atoms) == "- - - -"
 
 
+def test_an_object_in_the_environ_is_escaped_as_text() -> None:
+    class Route:
+        def __str__(self) -> str:
+            return '<Route "a\n">'
+
+    atoms = SafeAtoms({"{route}e": Route(), "{version}e": (1, 0), "{flag}e": True, "{none}e": None})
+    assert (
+        formatted("%({route}e)s %({version}e)s %({flag}e)s %({none}e)s", atoms) == r"<Route \"a\x0a\"> (1, 0) True None"
+    )
+
+
 def test_header_fields_may_be_bytes_and_mappings() -> None:
     response = SimpleNamespace(status="200 OK", sent=1, headers={b"X-One": b"caf\xc3\xa9"})
     atoms = gather_atoms(response, [(b"X-Two", b"2")], {}, timedelta(), user=None, now="")
