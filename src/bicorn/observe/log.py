@@ -92,7 +92,7 @@ class Logger:
         self._in_force = cfg
 
     def _apply(self, cfg: LogSettings) -> None:
-        if self._is_formatting_ours() and cfg.accesslog:
+        if self._is_formatting_ours() and _is_access_logged(cfg):
             check_format(cfg.access_log_format)
         handlers = self._make_handlers(cfg)
         self.cfg = cfg
@@ -217,9 +217,7 @@ class Logger:
         return self._access_log_enabled
 
     def _compute_access_log_enabled(self) -> bool:
-        cfg = self.cfg
-        to_syslog = cfg.syslog and not cfg.disable_redirect_access_to_syslog
-        return bool(cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json or to_syslog)
+        return _is_access_logged(self.cfg)
 
     # Any below: workers of every class, ours and others', pass objects of their own for a response and a request.
 
@@ -279,6 +277,11 @@ class Logger:
             if handler.stream is not None:
                 with contextlib.suppress(OSError, ValueError):
                     os.set_inheritable(handler.stream.fileno(), False)
+
+
+def _is_access_logged(cfg: LogSettings) -> bool:
+    to_syslog = cfg.syslog and not cfg.disable_redirect_access_to_syslog
+    return bool(cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json or to_syslog)
 
 
 _OURS: Final = "_gunicorn"
