@@ -5,6 +5,7 @@
 
 use bicorn_wire::{
     BodyDecoder, BodyStep, Head, HeadParser, Progress, Refusal, Rules, Span, Version,
+    push_chunk_head,
 };
 
 /// Names and values, in the order they came.
