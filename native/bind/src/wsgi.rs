@@ -220,7 +220,7 @@ impl Wsgi {
             Err(error) => Err(error),
         };
         if let Err(error) = closed {
-            self.report(py, "close_failed", (error.value(py).clone(),));
+            self.report(py, "close_failed", (exception(py, &error),));
             self.keep_if_fatal(py, error);
         }
     }
@@ -242,7 +242,7 @@ impl Wsgi {
     /// The application raised: 500 if nothing has been sent, otherwise the answer breaks off.
     fn failed<S>(&mut self, py: Python<'_>, open: &Open, error: PyErr, outbox: &mut Outbox<Chunk>) -> Outcome<S> {
         let head_sent = open.exchange(py).borrow().response.head_sent;
-        self.report(py, "application_failed", (error.value(py).clone(), &open.environ, head_sent));
+        self.report(py, "application_failed", (exception(py, &error), &open.environ, head_sent));
         self.keep_if_fatal(py, error);
         if head_sent {
             return Outcome::Aborted;
@@ -315,7 +315,7 @@ impl Wsgi {
             }
             EnvironError::Misplaced(text) => self.report(py, "request_misplaced", (text,)),
             EnvironError::Python(error) => {
-                self.report(py, "application_failed", (error.value(py).clone(), py.None(), false));
+                self.report(py, "application_failed", (exception(py, &error), py.None(), false));
             }
         }
         let with_body = request.head.method.of(request.bytes) != b"HEAD";
@@ -329,6 +329,16 @@ impl Open {
     fn exchange<'a, 'py>(&'a self, py: Python<'py>) -> &'a Bound<'py, Exchange> {
         self.handles.exchange.bind(py)
     }
+}
+
+/// The exception object with its traceback attached, as `logging` wants it; before Python 3.12 the two
+/// travel apart.
+fn exception<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyAny> {
+    let value = error.value(py).clone().into_any();
+    if let Some(traceback) = error.traceback(py) {
+        let _ = value.setattr(intern!(py, "__traceback__"), traceback);
+    }
+    value
 }
 
 fn push_error(outbox: &mut Outbox<Chunk>, status: u16, server: &[u8], date: &[u8], with_body: bool) {
