@@ -28,7 +28,7 @@ from bicorn.arbiter.signals import SignalQueue
 from bicorn.arbiter.spawn import fork_worker, set_title
 from bicorn.arbiter.states import WorkerEvent, WorkerState
 from bicorn.arbiter.stop import Stop
-from bicorn.errors import BicornError, ExitCode, HaltServer
+from bicorn.errors import AppImportError, BicornError, ExitCode, HaltServer
 from bicorn.ipc import messages
 from bicorn.ipc.scoreboard import SlotState
 from bicorn.net import systemd
@@ -84,7 +84,7 @@ class Arbiter:
         self.cfg.nworkers_changed(self, settings.workers, None)
         self.log.debug("Current configuration:\n%s", settings.explain())
         if settings.preload_app:
-            app.wsgi()
+            self._preload(app)
 
     # -- what hooks look at --------------------------------------------------------------------
 
@@ -187,6 +187,14 @@ class Arbiter:
             check_config(self.cfg, self.log)
         self.cfg.when_ready(self)
         set_title("master", self.proc_name)
+
+    @staticmethod
+    def _preload(app: Application) -> None:
+        try:
+            app.wsgi()
+        except AppImportError as error:
+            # No worker failed to boot, so the exit code is not that of a worker; Gunicorn's is 1 here as well.
+            raise BicornError(str(error)) from None
 
     def _capacity(self) -> int:
         """Slots for every worker, its successor of a reload, and some that drain from the one before."""

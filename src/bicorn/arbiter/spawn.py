@@ -26,7 +26,7 @@ from setproctitle import setproctitle
 from bicorn.arbiter.signals import HANDLED
 from bicorn.errors import AppImportError, BicornError, ExitCode
 from bicorn.ipc.messages import Kind, Message, send
-from bicorn.workers.base import ignore_stop_signals
+from bicorn.workers.base import ExitWhileBooting
 
 if TYPE_CHECKING:
     from bicorn.workers.base import Worker
@@ -50,6 +50,7 @@ def fork_worker(server: Any, worker: Worker, leave_arbiter: Callable[[], None]) 
         pid = os.fork()
         if pid == 0:
             leave_arbiter()
+            worker.init_early_signals()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     if pid == 0:
@@ -67,6 +68,8 @@ def _live(server: Any, worker: Worker) -> NoReturn:
         sys.exit(ExitCode.OK)
     except SystemExit:
         raise
+    except ExitWhileBooting as told:
+        sys.exit(told.code)
     except BicornError as error:
         worker.log.error("%s", error)
         _fail(worker, error)
@@ -74,7 +77,7 @@ def _live(server: Any, worker: Worker) -> NoReturn:
         worker.log.exception("Exception in worker process")
         _fail(worker, error)
     finally:
-        ignore_stop_signals()
+        worker.begin_exit()
         worker.log.info("Worker exiting (pid: %s)", worker.pid)
         try:
             worker.cfg.worker_exit(server, worker)

@@ -36,8 +36,17 @@ if TYPE_CHECKING:
     from bicorn.net.listener import Listener
     from bicorn.observe.log import Logger
 
+_STOP_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 #: Where the arbiter stands in `pid` before the fork; Gunicorn's pre_fork hooks see the same.
 BOOTING_PID: Final = "[booting]"
+
+
+class ExitWhileBooting(BaseException):
+    """A worker was told to stop before it was ready; carries the exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class Heartbeat:
@@ -115,6 +124,7 @@ class Worker:
         self.wsgi: Callable[..., Any] | None = None  # Any: the interface is the subclass's matter
         self.wait_fds: list[Any] = []  # Any: listeners and descriptors, for select()
         self._said_ready = False
+        self._is_leaving = False
 
     def __str__(self) -> str:
         return f"<Worker {self.pid}>"
@@ -207,17 +217,13 @@ class Worker:
 
     def init_signals(self) -> None:
         """Install the handlers of a worker."""
-        for signum in self.SIGNALS:
-            signal.signal(signum, signal.SIG_DFL)
-        # HUP and USR2 are the arbiter's; sent to all processes by name (pkill -HUP), they must not end the workers.
-        # A handler rather than SIG_IGN, which programs that the application starts would inherit.
-        for signum in (signal.SIGHUP, signal.SIGUSR2):
-            signal.signal(signum, self._leave_to_the_arbiter)
+        # Not by way of the default action, as Gunicorn does: a rotation's USR1 in between would end the worker.
+        self.init_early_signals()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGQUIT, self.handle_quit)
         signal.signal(signal.SIGTERM, self.handle_exit)
         signal.signal(signal.SIGINT, self.handle_quit)
         signal.signal(signal.SIGWINCH, self.handle_winch)
-        signal.signal(signal.SIGUSR1, self.handle_usr1)
         signal.signal(signal.SIGABRT, self.handle_abort)
         # A request that is being served must not see its system calls interrupted.
         signal.siginterrupt(signal.SIGTERM, False)
@@ -225,16 +231,26 @@ class Worker:
         if self.PIPE:
             signal.set_wakeup_fd(self.PIPE[1], warn_on_full_buffer=False)
 
+    def init_early_signals(self) -> None:
+        """Install what a worker needs from its first moment: signals that must not end it."""
+        signal.signal(signal.SIGUSR1, self.handle_usr1)
+        # HUP and USR2 are the arbiter's; sent to all processes by name (pkill -HUP), they must not end the workers.
+        # A handler rather than SIG_IGN, which programs that the application starts would inherit.
+        for signum in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(signum, self._leave_to_the_arbiter)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: finish what is held, accept nothing new."""
         self.alive = False
 
-    def handle_quit(self, sig: int, frame: FrameType | None) -> NoReturn:
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         """SIGINT, SIGQUIT: stop now."""
         self.alive = False
-        ignore_stop_signals()
+        if self._is_leaving:
+            return  # Ctrl-C reaches a worker from the terminal and again from the arbiter.
+        self.begin_exit()
         self.cfg.worker_int(self)
-        sys.exit(0)
+        self._exit(0)
 
     def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
         """SIGUSR1: log files were rotated."""
@@ -254,7 +270,18 @@ class Worker:
         with contextlib.suppress(RuntimeError):
             self.log.error("%s", "\n".join(self._whereabouts(frame)))
         self.cfg.worker_abort(self)
-        sys.exit(1)
+        self._exit(1)
+
+    def begin_exit(self) -> None:
+        """From here on the process ends, and no signal to stop may interrupt its last hooks."""
+        self._is_leaving = True
+        # Blocked rather than ignored: the interpreter takes handlers back while it ends, and a signal that is left
+        # with none would then kill a process that is about to exit with 0.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+
+    def _exit(self, code: int) -> NoReturn:
+        # While the application is being imported, SystemExit would look like an application that calls sys.exit().
+        raise SystemExit(code) if self.booted else ExitWhileBooting(code)
 
     def current_request(self) -> str:
         """Give the request line that is being served and its age, or nothing."""
@@ -284,13 +311,6 @@ class Worker:
         self.log.error("Error handling request %s", line, exc_info=exc)
         with contextlib.suppress(OSError):
             client.sendall(_SERVER_ERROR)
-
-
-def ignore_stop_signals() -> None:
-    """Let a worker that is leaving leave: Ctrl-C reaches it from the terminal and again from the arbiter."""
-    # SIG_IGN, because the interpreter gives handlers of Python's back to the kernel's default while it ends.
-    for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)
 
 
 _SERVER_ERROR: Final = b"HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
