@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.server import Kind, Serve
+from harness.server import Kind, Serve, Server, wait_until
 
 FILES = {
     "good.py": "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'']\n"
@@ -44,3 +44,40 @@ def test_the_exit_code_is_gunicorns(uri: str, code: int, said: str, kind: Kind, 
 @pytest.mark.parametrize("uri", ["missing:app", "raising:app", "good:nope"])
 def test_the_exit_code_is_1_before_any_worker(uri: str, flag: str, kind: Kind, serve: Serve) -> None:
     assert serve(uri, flag, kind=kind, files=FILES, wait=False).wait_exit() == 1
+
+
+APP = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'mended']\n"
+
+
+@pytest.mark.parametrize("engine", ["poll", "auto"])
+def test_under_reload_whatever_the_application_raised_is_shown_until_it_is_mended(engine: str, serve: Serve) -> None:
+    files = {"run.py": "from parts import nothing\n" + APP, "parts.py": "def (\n"}
+    server = serve("run:app", "--reload", "--reload-engine", engine, files=files)
+    shown = server.get("/")
+    assert shown.status == 500
+    assert b"SyntaxError" in shown.body and b'parts.py", line 1' in shown.body
+    write(server, "parts.py", "import not_there\n")
+    wait_until(lambda: b"No module named 'not_there'" in answer(server), "the next mistake")
+    write(server, "parts.py", "nothing = None\n")
+    wait_until(lambda: answer(server) == b"mended", "the mended application")
+
+
+@pytest.mark.parametrize("kind", ["bicorn", "gunicorn"])
+def test_under_reload_a_syntax_error_is_shown_and_the_server_stays(kind: Kind, serve: Serve) -> None:
+    server = serve("run:app", "--reload", kind=kind, files={"run.py": "def (\n"})
+    shown = server.get("/")
+    assert shown.status == 500
+    assert b'run.py", line 1' in shown.body and b"SyntaxError" in shown.body
+    assert server.running
+
+
+def write(server: Server, name: str, text: str) -> None:
+    (server.directory / name).write_text(text)
+
+
+def answer(server: Server) -> bytes:
+    """What it answers now; nothing while one worker has ended and the next has not begun."""
+    try:
+        return server.get("/", timeout=5).body
+    except (OSError, AssertionError):
+        return b""

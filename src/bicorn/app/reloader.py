@@ -39,7 +39,7 @@ class Reloader(threading.Thread):
         on_change: Callable[[str], None],
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`engine` is auto, watchfiles, inotify (Gunicorn's word for events) or poll; `notice` gets lines for the log."""
+        """`engine` is auto, watchfiles, inotify (Gunicorn's word) or poll; `notice` takes lines for the log."""
         super().__init__(name="bicorn-reloader", daemon=True)
         extra = set(extra_files)
         self._patterns = {path for path in extra if _is_glob(path)}
@@ -74,7 +74,8 @@ class Reloader(threading.Thread):
             try:
                 wait(self._paths())
             except (OSError, RuntimeError) as error:
-                # watchfiles raises a RuntimeError of its own for what the kernel refuses. Out of inotify watches is the usual cause; looking by ourselves needs none.
+                # watchfiles raises a RuntimeError of its own for what the kernel refuses. Out of inotify watches is the
+                # usual cause; looking by ourselves needs none.
                 self._notice(f"Watching for file events failed ({error}); looking every {POLL_INTERVAL_S:g} s instead.")
                 wait = self._poll
 

@@ -85,6 +85,6 @@ def _literal(node: ast.expr, uri: str) -> object:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise AppImportError(
-            f"{ast.unparse(node)!r} in {uri!r} is not a literal. A factory is called with strings, numbers, True, False, "
-            "None, and lists, tuples, dicts or sets of them."
+            f"{ast.unparse(node)!r} in {uri!r} is not a literal. A factory is called with strings, numbers, True, "
+            "False, None, and lists, tuples, dicts or sets of them."
         ) from None

@@ -2,8 +2,8 @@
 
 Owns       what each atom is, and how a value is escaped.
 Never      formats the line: `format % SafeAtoms` does, in the logging module or natively.
-Invariant  a string that comes out of SafeAtoms is printable ASCII, and every quote and backslash in it is escaped: it can
-           end neither the line nor the field that it stands in.
+Invariant  a string that comes out of SafeAtoms is printable ASCII, and every quote and backslash in it is escaped: it
+           can end neither the line nor the field that it stands in.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from bicorn.errors import ConfigError
 
-# Apache's and nginx's logs escape the same way. Bytes above ASCII are escaped too: WSGI hands them over as one character
-# a byte, so written out they would be mojibake, and C1 controls among them move a terminal's cursor.
+# Apache's and nginx's logs escape the same way. Bytes above ASCII are escaped too: WSGI hands them over as one
+# character a byte, so written out they would be mojibake, and C1 controls among them move a terminal's cursor.
 _UNSAFE: Final = re.compile(r"[^ !#-\[\]-~]")
 
 

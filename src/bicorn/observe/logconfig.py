@@ -16,7 +16,7 @@ from typing import Any, Final
 from bicorn.errors import ConfigError
 from bicorn.observe.settings import LogSettings
 
-#: What a user's dict or JSON is laid over, key by key at the top level only, as in Gunicorn: a user who gives "handlers"
+#: What a user's dict or JSON is laid over, key by key at the top level only, as in Gunicorn: who gives "handlers"
 #: replaces all of them. The values are part of the public surface: configurations rely on "console" and "generic".
 CONFIG_DEFAULTS: Final[dict[str, Any]] = {  # Any: the schema is dictConfig's
     "version": 1,

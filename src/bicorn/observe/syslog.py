@@ -24,7 +24,7 @@ SYSLOG_FACILITIES: Final[dict[str, int]] = {
 
 #: A local daemon answers in microseconds; a second is far past anything healthy and still far below every timeout.
 SEND_TIMEOUT_S: Final = 1.0
-#: After a failure, lines are dropped for this long, so that a dead server costs one wait in five seconds, not one a line.
+#: After a failure, lines are dropped for this long: a dead server costs one wait in five seconds, not one a line.
 RETRY_INTERVAL_S: Final = 5.0
 _PORT: Final = 514  # syslog over UDP, RFC 5426 section 3.3
 
@@ -69,7 +69,8 @@ def _bad_address(addr: str) -> ConfigError:
 class SyslogHandler(logging.Handler):
     """Sends records as RFC 3164 messages ending in NUL, the form of the standard library's handler.
 
-    That handler is not used because its sends have no bound: a TCP log server that stops reading would stop every worker.
+    That handler is not used because its sends have no bound: a TCP log server that stops reading would stop all
+    workers.
     """
 
     def __init__(self, address: Address, kind: socket.SocketKind | None, facility: int) -> None:

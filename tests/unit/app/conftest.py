@@ -14,7 +14,7 @@ Project = Callable[..., Path]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """Write files, named by keyword with `__` for `/`, into a directory that is the working directory and importable."""
+    """Write files, named by keyword with `__` for `/`, into a working directory that is importable."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)

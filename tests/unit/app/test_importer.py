@@ -92,19 +92,19 @@ def test_an_import_error_inside_is_shown_with_the_users_frames_only(project: Pro
 def test_a_chain_of_causes_is_kept_and_cleaned(project: Project) -> None:
     project(
         run="import settings\n",
-        settings="try:\n    import absent_module\nexcept ImportError as e:\n    raise RuntimeError('no settings') from e\n",
+        settings="try:\n    import absent_module\nexcept ImportError as e:\n    raise RuntimeError('none') from e\n",
     )
     text = str(failure("run:app"))
     assert "No module named 'absent_module'" in text
     assert "direct cause" in text
-    assert "RuntimeError: no settings" in text
+    assert "RuntimeError: none" in text
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are of Python 3.11")
 def test_a_group_of_errors_is_cleaned_too(project: Project) -> None:
     project(
         run="import parts\n",
-        parts="def f():\n    import nope_a\ntry:\n    f()\nexcept ImportError as e:\n    raise ExceptionGroup('both', [e])\n",
+        parts="try:\n    import nope_a\nexcept ImportError as e:\n    raise ExceptionGroup('both', [e])\n",
     )
     assert "No module named 'nope_a'" in str(failure("run:app"))
 
@@ -135,7 +135,7 @@ def test_a_module_that_exits_is_an_error_and_not_an_exit(project: Project) -> No
         ("run:zzz", "Did you mean 'run:app' or 'run:create_app()'?"),
         (
             "run:create_app",
-            "'create_app' takes no arguments, so it is a factory rather than an application. Did you mean 'run:create_app()'?",
+            "takes no arguments, so it is a factory rather than an application. Did you mean 'run:create_app()'?",
         ),
         ("run:number", "'number' is an int; an application must be callable"),
         ("run:json", "'json' is the module 'json'"),
