@@ -176,14 +176,23 @@ def _reconcile(snapshot: Snapshot, serving: list[WorkerView]) -> Iterator[Action
         yield Commit()
     kept = {snapshot.generation, snapshot.fallback}
     yield from (Drain(worker.pid) for worker in serving if worker.generation not in kept)
-    # Prefer to lose a worker that is not ready over one that serves; among equals the oldest goes.
-    surplus = sorted(current, key=lambda worker: (worker.state is WorkerState.READY, worker.age))
     if len(current) > snapshot.target:
-        oldest_first = current if ready == len(current) else surplus
-        yield from (Drain(worker.pid) for worker in oldest_first[: len(current) - snapshot.target])
+        # Rather lose a worker that is not ready than one that serves; among equals the oldest goes.
+        surplus = sorted(current, key=lambda worker: (worker.state is WorkerState.READY, worker.age))
+        yield from (Drain(worker.pid) for worker in surplus[: len(current) - snapshot.target])
     elif snapshot.now >= snapshot.spawn_not_before:
-        missing = snapshot.target - len(current)
+        missing = snapshot.target - len(current) - _count_aborting(snapshot)
         yield from (Spawn() for _ in range(min(missing, snapshot.slots_free)))
+
+
+def _count_aborting(snapshot: Snapshot) -> int:
+    """Count workers in the second that an abort takes: each keeps its place, so its hooks come before a successor's."""
+    return sum(
+        worker.generation == snapshot.generation
+        and (worker.state in SERVING or worker.state is WorkerState.ABORTED)
+        and _is_late(worker, snapshot) is (worker.state in SERVING)
+        for worker in snapshot.workers
+    )
 
 
 def _is_late(worker: WorkerView, snapshot: Snapshot) -> bool:
