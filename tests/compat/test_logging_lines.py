@@ -33,6 +33,14 @@ def config(**settings: Any) -> Any:
     return cfg
 
 
+def close(log: Any) -> None:
+    """Close the handlers of a log; Gunicorn's leaves them open when another takes its place."""
+    for logger in (log.error_log, log.access_log):
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+
+
 FORMATS = [
     DEFAULT_FORMAT,
     *(f"%({atom})s" for atom in "hlurmsUqHbBfaTDMLp"),
@@ -61,6 +69,7 @@ def line_of(module: Any, path: Path, fmt: str, exchange: tuple[Any, Any, Any, An
     log = module.Logger(config(accesslog=str(path), access_log_format=fmt))
     log.now = lambda: "[now]"  # The wall clock may tick between the two lines.
     log.access(*exchange)
+    close(log)
     return path.read_text()
 
 
@@ -98,6 +107,7 @@ def test_error_lines_are_gunicorns(level: str, tmp_path: Path) -> None:
         log: Any = module.Logger(config(errorlog=str(tmp_path / name), loglevel="debug"))
         getattr(log, level)("Listening at: %s (%s)", "http://127.0.0.1:8000", 1)
         log.log(level, "by name")
+        close(log)
         text = (tmp_path / name).read_text()
         shown[name] = re.sub(r"^\[[^]]{25}\]", "[TIME]", text, flags=re.MULTILINE)
     assert shown["ours"] == shown["theirs"]
@@ -130,8 +140,7 @@ def test_syslog_messages_are_gunicorns() -> None:
             log.warning("one")
             log.access(*EXCHANGES[0])
             received.append([re.sub(rb"\[\d\d/.*? \+\d{4}\]", b"[TIME]", server.recv(4096)) for _ in range(2)])
-            for handler in [*log.error_log.handlers, *log.access_log.handlers]:
-                handler.close()
+            close(log)
     assert received[0] == received[1]
 
 
@@ -143,6 +152,8 @@ def test_syslog_addresses_are_read_as_gunicorn_reads_them(text: str) -> None:
     assert ours.parse_syslog_address(text) == theirs.parse_syslog_address(text)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Gunicorn leaves the JSON file open.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("source", ["logconfig_dict", "logconfig_json"])
 def test_a_logconfig_gives_the_same_handlers(source: str, tmp_path: Path) -> None:
     given = {

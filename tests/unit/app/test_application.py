@@ -32,7 +32,7 @@ def application(**values: Any) -> Application:
 
 
 def test_the_module_is_imported_by_the_first_call_only(project: Project) -> None:
-    where = project(run="open('loads', 'a').write('x')\ndef app(environ, start_response): ...\n")
+    where = project(run="with open('loads', 'a') as f:\n    f.write('x')\ndef app(environ, start_response): ...\n")
     app = application()
     assert app.callable is None
     assert app.wsgi() is app.wsgi() is app.callable
@@ -54,7 +54,7 @@ def test_chdir_enters_the_directory_and_puts_it_first(project: Project, monkeypa
 
 
 def test_a_directory_that_cannot_be_entered_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="chdir: cannot enter .*gone.*No such file"):
+    with pytest.raises(ConfigError, match=r"chdir: cannot enter .*gone.*No such file"):
         application(chdir=str(tmp_path / "gone")).chdir()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,7 +80,5 @@ def test_what_cannot_be_named_is_quoted_in_the_error(uri: str, said: str) -> Non
 
 @given(st.text())
 def test_nothing_but_the_one_error_comes_out(uri: str) -> None:
-    try:
+    with contextlib.suppress(AppImportError):
         assert parse_target(uri).uri == uri
-    except AppImportError as refused:
-        assert str(refused)

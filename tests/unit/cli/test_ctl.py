@@ -101,7 +101,7 @@ def test_a_backup_is_never_overwritten(other: Path) -> None:
 def test_a_launcher_that_gunicorn_was_installed_over_is_left_with_its_backup(other: Path) -> None:
     adopt(other, PYTHON, force=True)
     (other / "gunicorn").write_text("#!/bin/sh\necho a newer gunicorn\n")
-    with pytest.raises(ctl.CtlError, match="stays.*backup"):
+    with pytest.raises(ctl.CtlError, match=r"stays.*backup"):
         undo_adopt(other)
 
 

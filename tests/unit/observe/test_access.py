@@ -80,7 +80,7 @@ TOUCHES: list[Callable[[Logger], object]] = [
     lambda log: log.access_log.handlers[0].setFormatter(None),
     lambda log: log.access_log.handlers[0].setLevel(logging.ERROR),
     lambda log: log.access_log.setLevel(logging.ERROR),
-    lambda log: log.access_log.handlers.clear(),
+    lambda log: log._set_handler(log.access_log, None, logging.Formatter()),
     lambda log: setattr(log.access_log, "propagate", True),
     lambda log: setattr(log.access_log, "disabled", True),
     lambda log: setattr(log, "access", print),
