@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gunicorn import glogging as theirs  # type: ignore[import-untyped]  # Gunicorn ships no types.
-from gunicorn.config import Config  # type: ignore[import-untyped]  # Gunicorn ships no types.
+from gunicorn import glogging as theirs
+from gunicorn.config import Config
 
 from bicorn.observe import log as ours
 from bicorn.observe.atoms import SafeAtoms, escape
