@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from signal import Signals
 from typing import IO, TYPE_CHECKING, Literal, TypeVar
 
 from harness.answers import Answer, AnswerReader
@@ -134,7 +135,7 @@ class Server:
             self.wait_for_log(BOOTING.pattern)
         return self
 
-    def stop(self, sig: signal.Signals = signal.SIGTERM, timeout: float = DEADLINE_S) -> int:
+    def stop(self, sig: Signals = signal.SIGTERM, timeout: float = DEADLINE_S) -> int:
         """Stop the server with a signal and give its exit code."""
         if self.running:
             self.signal(sig)
@@ -187,11 +188,11 @@ class Server:
         """Whether the arbiter is alive."""
         return self.process.poll() is None
 
-    def signal(self, sig: signal.Signals) -> None:
+    def signal(self, sig: Signals) -> None:
         """Send a signal to the arbiter."""
         os.kill(self.pid, sig)
 
-    def signal_group(self, sig: signal.Signals) -> None:
+    def signal_group(self, sig: Signals) -> None:
         """Send a signal to every process of the group, as a terminal does."""
         os.killpg(self.pid, sig)
 
@@ -260,7 +261,8 @@ class Server:
     def addresses(self) -> list[str]:
         """Where it listens, as the last "Listening at" line says."""
         self.wait_for_log(LISTENING.pattern)
-        return LISTENING.findall(self.log)[-1].split(",")
+        last: str = LISTENING.findall(self.log)[-1]
+        return last.split(",")
 
     @property
     def port(self) -> int:
@@ -309,13 +311,13 @@ class Server:
         """Send bytes and give what came back: up to the close, or the bytes of that many framed answers."""
         with self.connect(address, timeout) as sock:
             sock.sendall(data)
-            recorder = _Recorder(sock)
-            reader = AnswerReader(recorder)
-            for _ in range(answers or 0):
-                reader.read_answer(data.split(b" ", 1)[0].decode("latin-1"))
-            if answers is None:
-                reader.read_to_close()
-            return recorder.received
+            with _Recorder(sock) as recorder:
+                reader = AnswerReader(recorder)
+                for _ in range(answers or 0):
+                    reader.read_answer(data.split(b" ", 1)[0].decode("latin-1"))
+                if answers is None:
+                    reader.read_to_close()
+                return recorder.received
 
     @contextlib.contextmanager
     def connection(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from harness.server import Serve, Server, wait_until
 
 Start = Callable[..., Server]

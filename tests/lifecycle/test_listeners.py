@@ -6,12 +6,12 @@ import os
 import signal
 import socket
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from harness.answers import AnswerReader
 from harness.server import Serve, Server
 
@@ -111,7 +111,10 @@ def test_socket_activation(serve: Serve) -> None:
     """What systemd does: descriptor 3, LISTEN_FDS, and LISTEN_PID of the very process that runs."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        app = "import os\nfrom hello import app\nprint('left', sorted(k for k in os.environ if k.startswith('LISTEN')), flush=True)\n"
+        app = (
+            "import os\nfrom hello import app\n"
+            "print('left', [name for name in os.environ if name.startswith('LISTEN')], flush=True)\n"
+        )
         activate = (
             f"import os, sys\nos.dup2({listener.fileno()}, 3)\n"
             "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n"
@@ -165,11 +168,11 @@ def test_an_address_that_stays_in_use_ends_the_server(serve: Serve) -> None:
 
 
 def test_listeners_do_not_reach_programs_that_the_application_starts(start: Start) -> None:
+    child = "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))"
     app = (
-        "import subprocess\nfrom hello import app\n"
-        f"out = subprocess.run(['{sys.executable}', '-c', 'import os; print(sorted(map(int, os.listdir(\"/proc/self/fd\"))))'],"
-        " close_fds=False, capture_output=True, text=True).stdout\n"
-        "print('descriptors', out, flush=True)\n"
+        "import subprocess, sys\nfrom hello import app\n"
+        f"command = [sys.executable, '-c', {child!r}]\n"
+        "print('descriptors', subprocess.check_output(command, close_fds=False, text=True), flush=True)\n"
     )
     server = start("mine:app", files={"mine.py": app})
     # 0, 1, 2, and the directory that is being listed.

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
+
 from harness.gate import Gate
 from harness.server import Kind, Serve, Server, wait_until
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from harness.answers import AnswerReader
 from harness.gate import Gate
 from harness.server import Server, is_alive, wait_until

@@ -80,7 +80,6 @@ class Arbiter:
         self._backoff = Backoff()
         self._stop: Stop | None = None
         self._awake_since = 0.0
-        self._out_of_slots = False
         self.cfg.nworkers_changed(self, settings.workers, None)
         self.log.debug("Current configuration:\n%s", settings.explain())
         if settings.preload_app:
@@ -119,12 +118,12 @@ class Arbiter:
         return self.cfg.proc_name or self.cfg.default_proc_name
 
     @property
-    def LISTENERS(self) -> list[Listener]:
+    def LISTENERS(self) -> list[Listener]:  # noqa: N802 - Gunicorn's name
         """The listeners that new workers get."""
         return self._current.listeners
 
     @property
-    def WORKERS(self) -> dict[int, Worker]:
+    def WORKERS(self) -> dict[int, Worker]:  # noqa: N802 - Gunicorn's name
         """The living workers by pid."""
         return {handle.pid: handle.worker for handle in self._children}
 
@@ -159,8 +158,8 @@ class Arbiter:
                 wake_at = self._act(policy.decide(self._snapshot()))
             except HaltServer as halt:
                 self._begin_stop(Phase.DRAINING, halt.reason, halt.exit_code)
-            except Exception:  # noqa: BLE001 - whatever it is, workers must not be left behind
-                self._survive()
+            except Exception as error:  # noqa: BLE001 - whatever it is, workers must not be left behind
+                self._survive(error)
         return self._finish()
 
     def start(self) -> None:
@@ -439,6 +438,10 @@ class Arbiter:
             self._fail_to_spawn(error)
             return
         worker.pid = slot.pid = pid
+        if not self._children.slots_free:
+            self.log.warning(
+                "All %s slots for workers are taken: no more are started until some have gone", len(self._children) + 1
+            )
         self._children.add(WorkerHandle(pid, worker, slot, generation.number, forked_at, since=forked_at))
 
     def _fail_to_spawn(self, error: Exception) -> None:
@@ -534,9 +537,9 @@ class Arbiter:
                 close_listeners(generation.listeners, unlink=not self.systemd)
                 generation.listeners = []
 
-    def _survive(self) -> None:
+    def _survive(self, error: Exception) -> None:
         """Something of ours or a hook raised where nothing should; end the server in order, then without."""
-        self.log.exception("Unhandled exception in main loop")
+        self.log.error("Unhandled exception in main loop", exc_info=error)
         if self._stop is None:
             self._begin_stop(Phase.QUITTING, exit_code=EXIT_INTERNAL_ERROR)
             return

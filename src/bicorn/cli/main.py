@@ -2,7 +2,7 @@
 
 Owns       the way from a command line to a running server, and the one place where errors become text and exit codes.
 Never      knows what a setting means beyond those that end the command at once.
-Invariant  an error that is the user's to mend is one message on stderr, beginning with "bicorn: ", without our traceback.
+Invariant  an error that is the user's to mend is one message on stderr, "bicorn: …", without our traceback.
 """
 
 from __future__ import annotations

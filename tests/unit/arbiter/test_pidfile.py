@@ -1,0 +1,51 @@
+"""The pid file, on a real disk."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from bicorn.arbiter.pidfile import Pidfile, PidfileError
+
+
+def test_it_holds_the_pid_and_can_be_read_by_all(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    Pidfile(str(path)).create(os.getpid())
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", ["999999999\n", "", "not a pid", "99999999999999999999999"])
+def test_what_names_no_living_process_is_replaced(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "pid"
+    path.write_text(content)
+    Pidfile(str(path)).create(os.getpid())
+    assert path.read_text() == f"{os.getpid()}\n"
+
+
+def test_a_living_process_is_respected(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    path.write_text(f"{os.getppid()}\n")
+    with pytest.raises(PidfileError, match=f"already running on PID {os.getppid()}"):
+        Pidfile(str(path)).create(os.getpid())
+
+
+def test_only_our_own_file_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    pidfile = Pidfile(str(path))
+    pidfile.create(os.getpid())
+    path.write_text("1\n")
+    pidfile.unlink()
+    assert path.exists()
+    path.write_text(f"{os.getpid()}\n")
+    pidfile.unlink()
+    assert not path.exists()
+
+
+def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PidfileError, match=r"cannot write in .*nowhere"):
+        Pidfile(str(tmp_path / "nowhere" / "pid")).create(os.getpid())
