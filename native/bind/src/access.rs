@@ -413,10 +413,7 @@ fn push_number(line: &mut Vec<u8>, number: u64) {
 fn push_value(line: &mut Vec<u8>, value: &Bound<'_, PyAny>) -> PyResult<()> {
     match value.cast::<PyString>() {
         Ok(text) => push_escaped(line, text),
-        Err(_) => {
-            line.extend_from_slice(value.str()?.to_string_lossy().as_bytes());
-            Ok(())
-        }
+        Err(_) => push_escaped(line, &value.str()?),
     }
 }
 

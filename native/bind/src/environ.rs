@@ -49,6 +49,44 @@ pub struct Environs {
     path: Memo,
     query: Memo,
     get: Py<PyAny>,
+    last: Last,
+}
+
+/// The last head, and once it has come twice, the environ that it makes: what differs between two
+/// requests with the same head is only the connection.
+#[derive(Default)]
+struct Last {
+    bytes: Vec<u8>,
+    listener: usize,
+    trusted: bool,
+    environ: Option<Py<PyDict>>,
+}
+
+/// Longer heads are not remembered.
+const REMEMBERED_BYTES_MAX: usize = 2048;
+
+impl Last {
+    #[inline]
+    fn is_again(&self, request: &Request<'_, Peer>) -> bool {
+        self.bytes == request.bytes && self.listener == request.peer.listener && self.trusted == request.peer.trusted
+    }
+
+    fn note(&mut self, request: &Request<'_, Peer>) {
+        self.environ = None;
+        self.bytes.clear();
+        if request.bytes.len() <= REMEMBERED_BYTES_MAX {
+            self.bytes.extend_from_slice(request.bytes);
+        }
+        self.listener = request.peer.listener;
+        self.trusted = request.peer.trusted;
+    }
+}
+
+/// A copy of a dict with room for what follows: CPython copies the table as it is.
+#[inline]
+fn copy<'py>(py: Python<'py>, dict: &Py<PyDict>) -> PyResult<Bound<'py, PyDict>> {
+    // SAFETY: a live dict; the result is a new dict, or an error is set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDict_Copy(dict.as_ptr())).map(|copy| copy.cast_into_unchecked()) }
 }
 
 /// What the fields said about the request as a whole.
@@ -80,6 +118,7 @@ impl Environs {
             path: Memo::default(),
             query: Memo::default(),
             get: intern!(py, "GET").clone().unbind().into_any(),
+            last: Last::default(),
         }
     }
 
@@ -91,11 +130,35 @@ impl Environs {
     /// The environ of `request`; `wsgi.input` is the template's unless the caller sets it.
     #[inline]
     pub fn build<'py>(&mut self, py: Python<'py>, request: &mut Request<'_, Peer>) -> Result<Bound<'py, PyDict>, EnvironError> {
-        let template = self.templates[request.peer.listener].bind(py);
-        // SAFETY: the template is a dict; the result is a new reference or an error is set.
-        let environ = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDict_Copy(template.as_ptr())) }?;
-        // SAFETY: PyDict_Copy gives a dict.
-        let environ: Bound<'py, PyDict> = unsafe { environ.cast_into_unchecked() };
+        let environ = self.of_head(py, request)?;
+        let peer = &mut *request.peer;
+        environ.set_item(intern!(py, "REMOTE_ADDR"), &peer.remote_addr)?;
+        if let Some(port) = &peer.remote_port {
+            environ.set_item(intern!(py, "REMOTE_PORT"), port)?;
+        }
+        environ.set_item(intern!(py, "gunicorn.socket"), peer.socket(py, request.socket)?)?;
+        Ok(environ)
+    }
+
+    /// The part of the environ that only the head decides.
+    #[inline]
+    fn of_head<'py>(&mut self, py: Python<'py>, request: &Request<'_, Peer>) -> Result<Bound<'py, PyDict>, EnvironError> {
+        let again = self.last.is_again(request);
+        if again && let Some(environ) = &self.last.environ {
+            return Ok(copy(py, environ)?);
+        }
+        let environ = self.of_new_head(py, request)?;
+        if again {
+            self.last.environ = Some(environ.copy()?.unbind());
+        } else {
+            self.last.note(request);
+        }
+        Ok(environ)
+    }
+
+    fn of_new_head<'py>(&mut self, py: Python<'py>, request: &Request<'_, Peer>) -> Result<Bound<'py, PyDict>, EnvironError> {
+        let listener = request.peer.listener;
+        let environ = copy(py, &self.templates[listener])?;
         let (head, bytes) = (request.head, request.bytes);
         self.request_line(py, &environ, head, bytes)?;
         let seen = self.fields(py, &environ, head, bytes, request.peer.trusted)?;
@@ -108,13 +171,7 @@ impl Environs {
             environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
         }
         self.paths(py, &environ, head, bytes, seen.script_name)?;
-        let peer = &mut *request.peer;
-        environ.set_item(intern!(py, "REMOTE_ADDR"), &peer.remote_addr)?;
-        if let Some(port) = &peer.remote_port {
-            environ.set_item(intern!(py, "REMOTE_PORT"), port)?;
-        }
-        environ.set_item(intern!(py, "gunicorn.socket"), peer.socket(py, request.socket)?)?;
-        if self.nameless[peer.listener] {
+        if self.nameless[listener] {
             name_by_host(py, &environ, head, bytes, https)?;
         }
         Ok(environ)

@@ -21,6 +21,9 @@ use crate::timer::{Token, Wheel};
 /// Bytes read from a socket at once; also the most that is held of requests that came early.
 pub const READ_BYTES: usize = 64 * 1024;
 
+/// Longer heads are not remembered.
+const REMEMBERED_BYTES_MAX: usize = 2048;
+
 /// Pulls of one streamed answer before the other connections get their turn.
 const PULLS_PER_TURN: usize = 16;
 
@@ -62,6 +65,9 @@ pub struct Core<A: Application> {
     pub draining: bool,
     parser: HeadParser,
     head: Head,
+    /// The bytes that `head` was parsed from; empty when `head` is not to be used again. The same
+    /// bytes mean the same head, and keep-alive clients mostly send the same.
+    remembered: Vec<u8>,
     outbox: Outbox<A::Chunk>,
     buffer: Vec<u8>,
 }
@@ -92,6 +98,7 @@ impl<A: Application> Core<A> {
             draining: false,
             parser: HeadParser::new(),
             head: Head::default(),
+            remembered: Vec::new(),
             outbox: Outbox::default(),
             buffer: vec![0; READ_BYTES],
         }
@@ -163,10 +170,22 @@ type Step = Result<usize, Verdict>;
 /// The first bytes of a request: nearly always the whole of it.
 #[inline]
 fn begin<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, input: &[u8]) -> Step {
-    core.parser.reset();
+    let known = !core.remembered.is_empty() && input.starts_with(&core.remembered);
     let mut head = std::mem::take(&mut core.head);
-    let step = match core.parser.parse(input, &core.rules, &mut head) {
-        Ok(Progress::Complete) => begin_complete(connection, core, input, &mut head),
+    let parsed = if known {
+        Ok(Progress::Complete)
+    } else {
+        core.remembered.clear();
+        core.parser.reset();
+        core.parser.parse(input, &core.rules, &mut head)
+    };
+    let step = match parsed {
+        Ok(Progress::Complete) => {
+            if !known && head.len <= REMEMBERED_BYTES_MAX {
+                core.remembered.extend_from_slice(&input[..head.len]);
+            }
+            begin_complete(connection, core, input, &mut head)
+        }
         Ok(Progress::Partial) => {
             let parser = std::mem::take(&mut core.parser);
             let reading = Reading { inbox: input.to_vec(), parser, head: std::mem::take(&mut head), body: None };
@@ -205,6 +224,7 @@ fn begin_complete<A: Application>(
         _ => {
             let used = head.len;
             let body = start_body(connection, core, head, rest.is_empty())?;
+            core.remembered.clear(); // The head goes with the body that is awaited.
             let reading = Reading {
                 inbox: bytes.to_vec(),
                 parser: HeadParser::new(),

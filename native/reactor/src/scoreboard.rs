@@ -5,7 +5,7 @@
 //! Invariant  one writer, the worker that holds the row, so an increment is a load and a store;
 //!            readers in other processes may see counters of slightly different moments.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
 
 /// Buckets of a duration histogram: bucket `i` counts durations under `2^i` microseconds,
 /// the last one everything longer (2^27 µs is 134 s, beyond any sensible request timeout).
@@ -47,7 +47,7 @@ pub struct Slot {
     /// When the current request entered the application, 0 when there is none.
     pub request_started_ns: AtomicU64,
     request_text_len: AtomicU64,
-    request_text: [AtomicU8; REQUEST_TEXT_BYTES],
+    request_text: [AtomicU64; REQUEST_TEXT_BYTES / 8],
 }
 
 fn add(counter: &AtomicU64, amount: u64) {
@@ -88,12 +88,18 @@ impl Slot {
 
     /// A request enters the application; `text` is its method and target, cut to what fits.
     pub fn request_entered(&self, now_ns: u64, method: &[u8], target: &[u8]) {
-        let mut at = 0;
-        for byte in method.iter().chain(b" ").chain(target).take(REQUEST_TEXT_BYTES) {
-            self.request_text[at].store(*byte, Relaxed);
-            at += 1;
+        let mut text = [0; REQUEST_TEXT_BYTES];
+        let method = &method[..method.len().min(REQUEST_TEXT_BYTES - 1)];
+        let room = &mut text[method.len() + 1..];
+        let target = &target[..target.len().min(room.len())];
+        room[..target.len()].copy_from_slice(target);
+        text[..method.len()].copy_from_slice(method);
+        text[method.len()] = b' ';
+        let len = method.len() + 1 + target.len();
+        for (word, bytes) in self.request_text.iter().zip(text.chunks_exact(8)).take(len.div_ceil(8)) {
+            word.store(u64::from_ne_bytes(bytes.try_into().expect("chunks of eight")), Relaxed);
         }
-        self.request_text_len.store(at as u64, Relaxed);
+        self.request_text_len.store(len as u64, Relaxed);
         add(&self.in_flight, 1);
         self.request_started_ns.store(now_ns, Release);
     }
@@ -146,7 +152,9 @@ impl Slot {
     /// The request in the application now, as `METHOD target`; stale once the request has left.
     pub fn request_text(&self) -> Vec<u8> {
         let len = (self.request_text_len.load(Relaxed) as usize).min(REQUEST_TEXT_BYTES);
-        self.request_text[..len].iter().map(|byte| byte.load(Relaxed)).collect()
+        let mut text: Vec<u8> = self.request_text.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
+        text.truncate(len);
+        text
     }
 
     fn answered(&self, status: u16) {

@@ -139,7 +139,10 @@ class SyncWorker(Worker):
     def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
         super().handle_usr1(sig, frame)
         if self.access is not None:
-            self.access.reopen()
+            try:
+                self.access.reopen()
+            except OSError as error:
+                self.log.error("Cannot reopen the access log, the old file goes on: %s", error)
 
     # -- what the loop tells -------------------------------------------------------------------
 
