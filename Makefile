@@ -3,6 +3,7 @@
 
 PYTHON  ?= python3
 BIND    ?= 127.0.0.1:8000
+EXAMPLE ?= flask_app
 TARGET  ?= head body exchange split
 SECONDS ?= 60
 
@@ -18,9 +19,9 @@ NATIVE := $(shell find native -path native/fuzz -prune -o \( -name '*.rs' -o -na
 .PHONY: serve test check format bench fuzz docs clean help
 
 
-serve: $(VENV)/.example ## build, and serve examples/flask_app on 127.0.0.1:8000
-	@echo "Serving examples/flask_app: open http://$(BIND) in a browser. Ctrl-C stops it."
-	@exec $(BIN)/bicorn --chdir examples/flask_app --bind $(BIND) --workers 2 --access-logfile - run:app
+serve: $(VENV)/.$(EXAMPLE) ## build, and serve examples/flask_app on 127.0.0.1:8000 (or EXAMPLE=django_app)
+	@echo "Serving examples/$(EXAMPLE): open http://$(BIND)/ in a browser. Ctrl-C stops it."
+	@cd examples/$(EXAMPLE) && exec $(CURDIR)/$(BIN)/bicorn --bind $(BIND)
 
 test: $(DEV) ## build, and run the whole suite: Rust, then Python
 	cargo test --quiet --package bicorn-wire --package bicorn-reactor
@@ -79,8 +80,8 @@ $(BUILT): $(VENV)/.made $(NATIVE) Cargo.toml Cargo.lock pyproject.toml
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --locked --quiet
 	@touch $@
 
-$(VENV)/.example: $(BUILT) examples/flask_app/requirements.txt
-	@$(PIP) install --requirement examples/flask_app/requirements.txt
+$(VENV)/.%_app: examples/%_app/requirements.txt $(BUILT)
+	@$(PIP) install --requirement $<
 	@touch $@
 
 $(DEV): $(BUILT) pyproject.toml

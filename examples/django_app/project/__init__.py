@@ -1,0 +1,1 @@
+"""A Django project small enough to read in a minute."""
