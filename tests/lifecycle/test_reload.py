@@ -11,7 +11,7 @@ import pytest
 
 from harness.answers import AnswerReader
 from harness.gate import Gate
-from harness.server import Server, wait_until
+from harness.server import Serve, Server, wait_until
 
 Start = Callable[..., Server]
 
@@ -105,7 +105,6 @@ BROKEN_CONFIG = {
     "value": "timeout = 'long'\n",
     "exits": "import sys\nsys.exit(3)\n",
     "hook raises": "def on_reload(server):\n    raise ValueError('no')\n",
-    "unknown class": "logger_class = 'nowhere.Logger'\n",
     "address in use": "bind = ['127.0.0.1:{port}', '127.0.0.1:{port}']\n",
 }
 
@@ -126,6 +125,16 @@ def test_a_broken_configuration_leaves_the_old_workers_serving(start: Start, con
     server.signal(signal.SIGHUP)
     server.wait_for_workers(1, without=old)
     assert server.get("/", address=address).status == 200
+
+
+def test_a_worker_class_that_cannot_be_loaded_changes_nothing(serve: Serve) -> None:
+    server = serve("hello:app", "--log-level", "debug", config="worker_class = 'sync'\n")
+    old = server.wait_for_ready(1)
+    replace(server.directory / "server.conf.py", "worker_class = 'nowhere.Worker'\n")
+    server.signal(signal.SIGHUP)
+    server.wait_for_log("Reload failed; the workers of before go on serving")
+    assert server.wait_for_workers(1) == old
+    assert server.get("/").status == 200
 
 
 def test_settings_and_variables_change(start: Start) -> None:
