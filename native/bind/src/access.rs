@@ -122,7 +122,9 @@ fn braced(name: &str) -> Option<Piece> {
 /// Raises ValueError for a format that needs Python's own `%`.
 #[pyfunction]
 pub fn compile_access_format(format: &str) -> PyResult<()> {
-    compile(format).map(drop).map_err(|why| PyValueError::new_err(format!("this format cannot be written natively: {why}")))
+    compile(format)
+        .map(drop)
+        .map_err(|why| PyValueError::new_err(format!("this format cannot be written natively: {why}")))
 }
 
 /// Appends `text` so that it can end neither its field nor its line.
@@ -148,8 +150,8 @@ fn push_point(line: &mut Vec<u8>, point: u32) {
 #[cold]
 fn push_unprintable(line: &mut Vec<u8>, point: u32) {
     let text = match point {
-        ..=0xff => format!("\\x{point:02x}"),
-        ..=0xffff => format!("\\u{point:04x}"),
+        0..0x100 => format!("\\x{point:02x}"),
+        0x100..0x1_0000 => format!("\\u{point:04x}"),
         _ => format!("\\U{point:08x}"),
     };
     line.extend_from_slice(text.as_bytes());
@@ -246,15 +248,23 @@ impl AccessLog {
         now: Py<PyAny>,
         user_of: Py<PyAny>,
     ) -> PyResult<Self> {
-        let file = open(path.as_ref()).map_err(|error| PyOSError::new_err(format!("cannot open the access log: {error}")))?;
-        let pending = Pending { lines: Vec::new(), writing: Vec::new(), file: Some(file), closing: false, failure: None };
+        let file = open(path.as_ref())
+            .map_err(|error| PyOSError::new_err(format!("cannot open the access log: {error}")))?;
+        let pending = Pending {
+            lines: Vec::new(),
+            writing: Vec::new(),
+            file: Some(file),
+            closing: false,
+            failure: None,
+        };
         let shared = Arc::new(Shared {
             pending: Mutex::new(pending),
             gathered: Condvar::new(),
             interval: Duration::from_millis(flush_interval_ms),
         });
         let of_thread = Arc::clone(&shared);
-        let writer = std::thread::Builder::new().name("access-log".into()).spawn(move || of_thread.write_batches())?;
+        let writer =
+            std::thread::Builder::new().name("access-log".into()).spawn(move || of_thread.write_batches())?;
         Ok(Self {
             pieces: compile(format).map_err(PyValueError::new_err)?,
             path,
@@ -367,7 +377,9 @@ impl AccessLog {
                 Piece::Milliseconds => push_number(line, micros / 1_000),
                 Piece::Microseconds => push_number(line, micros),
                 Piece::DecimalSeconds => {
-                    line.extend_from_slice(format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000).as_bytes());
+                    line.extend_from_slice(
+                        format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000).as_bytes(),
+                    );
                 }
                 Piece::Pid => line.extend_from_slice(self.pid.as_bytes()),
                 Piece::RequestField(key) => push_environ(py, line, finished.environ, key)?,
@@ -445,7 +457,8 @@ fn push_any_environ(line: &mut Vec<u8>, environ: &Bound<'_, PyDict>, name: &str)
 }
 
 fn push_response_field(line: &mut Vec<u8>, response: &Response, name: &str) {
-    let value = response.fields().into_iter().rev().find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes()));
+    let value =
+        response.fields().into_iter().rev().find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes()));
     match value {
         Some((_, value)) => value.iter().for_each(|&byte| push_point(line, u32::from(byte))),
         None => line.push(b'-'),

@@ -68,7 +68,9 @@ const REMEMBERED_BYTES_MAX: usize = 2048;
 impl Last {
     #[inline]
     fn is_again(&self, request: &Request<'_, Peer>) -> bool {
-        self.bytes == request.bytes && self.listener == request.peer.listener && self.trusted == request.peer.trusted
+        self.bytes == request.bytes
+            && self.listener == request.peer.listener
+            && self.trusted == request.peer.trusted
     }
 
     fn note(&mut self, request: &Request<'_, Peer>) {
@@ -86,7 +88,10 @@ impl Last {
 #[inline]
 fn copy<'py>(py: Python<'py>, dict: &Py<PyDict>) -> PyResult<Bound<'py, PyDict>> {
     // SAFETY: a live dict; the result is a new dict, or an error is set.
-    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDict_Copy(dict.as_ptr())).map(|copy| copy.cast_into_unchecked()) }
+    unsafe {
+        Bound::from_owned_ptr_or_err(py, ffi::PyDict_Copy(dict.as_ptr()))
+            .map(|copy| copy.cast_into_unchecked())
+    }
 }
 
 /// What the fields said about the request as a whole.
@@ -129,7 +134,11 @@ impl Environs {
 
     /// The environ of `request`; `wsgi.input` is the template's unless the caller sets it.
     #[inline]
-    pub fn build<'py>(&mut self, py: Python<'py>, request: &mut Request<'_, Peer>) -> Result<Bound<'py, PyDict>, EnvironError> {
+    pub fn build<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: &mut Request<'_, Peer>,
+    ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let environ = self.of_head(py, request)?;
         let peer = &mut *request.peer;
         environ.set_item(intern!(py, "REMOTE_ADDR"), &peer.remote_addr)?;
@@ -142,7 +151,11 @@ impl Environs {
 
     /// The part of the environ that only the head decides.
     #[inline]
-    fn of_head<'py>(&mut self, py: Python<'py>, request: &Request<'_, Peer>) -> Result<Bound<'py, PyDict>, EnvironError> {
+    fn of_head<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: &Request<'_, Peer>,
+    ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let again = self.last.is_again(request);
         if again && let Some(environ) = &self.last.environ {
             return Ok(copy(py, environ)?);
@@ -156,7 +169,11 @@ impl Environs {
         Ok(environ)
     }
 
-    fn of_new_head<'py>(&mut self, py: Python<'py>, request: &Request<'_, Peer>) -> Result<Bound<'py, PyDict>, EnvironError> {
+    fn of_new_head<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: &Request<'_, Peer>,
+    ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let listener = request.peer.listener;
         let environ = copy(py, &self.templates[listener])?;
         let (head, bytes) = (request.head, request.bytes);
@@ -178,7 +195,13 @@ impl Environs {
     }
 
     #[inline]
-    fn request_line(&mut self, py: Python<'_>, environ: &Bound<'_, PyDict>, head: &Head, bytes: &[u8]) -> PyResult<()> {
+    fn request_line(
+        &mut self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        head: &Head,
+        bytes: &[u8],
+    ) -> PyResult<()> {
         let method = self.method(py, head, bytes)?;
         if !method.is(&self.get) {
             environ.set_item(intern!(py, "REQUEST_METHOD"), method)?;
@@ -223,7 +246,9 @@ impl Environs {
             if name.ambiguous {
                 match vouched(&self.trust, name, trusted) {
                     HeaderMap::Drop => continue,
-                    HeaderMap::Refuse => return Err(EnvironError::Refused(RefusalKind::AmbiguousFieldName.into())),
+                    HeaderMap::Refuse => {
+                        return Err(EnvironError::Refused(RefusalKind::AmbiguousFieldName.into()));
+                    }
                     HeaderMap::Dangerous => {
                         if name.upper == b"SCRIPT_NAME" {
                             seen.script_name = Some(field.value.of(bytes));
@@ -283,7 +308,13 @@ fn vouched(trust: &Trust, name: &Name, trusted: bool) -> HeaderMap {
 }
 
 /// Takes the scheme from a trusted proxy; two that disagree are refused, because one of them lies.
-fn note_scheme(trust: &Trust, name: &Name, field: &Field, bytes: &[u8], seen: &mut Seen<'_>) -> Result<(), EnvironError> {
+fn note_scheme(
+    trust: &Trust,
+    name: &Name,
+    field: &Field,
+    bytes: &[u8],
+    seen: &mut Seen<'_>,
+) -> Result<(), EnvironError> {
     for (scheme_name, secure_value) in &trust.secure_scheme_headers {
         if *scheme_name == name.upper {
             let https = *secure_value == *field.text(bytes);
@@ -297,7 +328,13 @@ fn note_scheme(trust: &Trust, name: &Name, field: &Field, bytes: &[u8], seen: &m
 }
 
 #[inline]
-fn set_field(py: Python<'_>, environ: &Bound<'_, PyDict>, name: &mut Name, field: &Field, bytes: &[u8]) -> PyResult<()> {
+fn set_field(
+    py: Python<'_>,
+    environ: &Bound<'_, PyDict>,
+    name: &mut Name,
+    field: &Field,
+    bytes: &[u8],
+) -> PyResult<()> {
     let value = if field.folded {
         latin1(py, &bicorn_wire::unfold(field.value.of(bytes)))?
     } else {
@@ -334,7 +371,13 @@ fn join(
 
 /// On a unix socket only the client knows what the server is called.
 #[cold]
-fn name_by_host(py: Python<'_>, environ: &Bound<'_, PyDict>, head: &Head, bytes: &[u8], https: bool) -> PyResult<()> {
+fn name_by_host(
+    py: Python<'_>,
+    environ: &Bound<'_, PyDict>,
+    head: &Head,
+    bytes: &[u8],
+    https: bool,
+) -> PyResult<()> {
     let Some(host) = head.effective_host().map(|host| host.of(bytes)).filter(|host| !host.is_empty()) else {
         return Ok(());
     };

@@ -51,7 +51,8 @@ impl Exchange {
         let Ok(block) = data.cast::<PyBytes>() else {
             return Err(not_bytes(data));
         };
-        let wire = self.wire.ok_or_else(|| PyRuntimeError::new_err("write() was called outside of its request"))?;
+        let wire =
+            self.wire.ok_or_else(|| PyRuntimeError::new_err("write() was called outside of its request"))?;
         // SAFETY: the loop is inside the application and waits for it; see the invariant of this module.
         let outbox = unsafe { &mut *wire.outbox.as_ptr() };
         if !self.response.head_sent {
@@ -81,7 +82,12 @@ impl Exchange {
         self.wire = None;
     }
 
-    fn start_response(&mut self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>, exc_info: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    fn start_response(
+        &mut self,
+        status: &Bound<'_, PyAny>,
+        headers: &Bound<'_, PyAny>,
+        exc_info: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         match exc_info.filter(|exc_info| !exc_info.is_none()) {
             Some(exc_info) if self.response.head_sent => return Err(reraised(exc_info)?),
             None if self.response.status != 0 => {
@@ -216,7 +222,11 @@ fn bound(py: Python<'_>, definition: &'static Definition, exchange: &Py<Exchange
     // SAFETY: the definition lives for ever and is not written through this pointer; the function
     // takes its own reference to the exchange.
     unsafe {
-        let function = ffi::PyCFunction_NewEx((&raw const definition.0).cast_mut(), exchange.as_ptr(), std::ptr::null_mut());
+        let function = ffi::PyCFunction_NewEx(
+            (&raw const definition.0).cast_mut(),
+            exchange.as_ptr(),
+            std::ptr::null_mut(),
+        );
         Bound::from_owned_ptr_or_err(py, function).map(Bound::unbind)
     }
 }
@@ -259,8 +269,9 @@ unsafe extern "C" fn early_hints(slf: *mut ffi::PyObject, headers: *mut ffi::PyO
     let py = unsafe { Python::assume_attached() };
     answer(py, || {
         // SAFETY: `bound` gave the function an Exchange as its self, and METH_O gives one argument.
-        let (exchange, headers) =
-            unsafe { (Borrowed::from_ptr(py, slf).cast_unchecked::<Exchange>(), Borrowed::from_ptr(py, headers)) };
+        let (exchange, headers) = unsafe {
+            (Borrowed::from_ptr(py, slf).cast_unchecked::<Exchange>(), Borrowed::from_ptr(py, headers))
+        };
         exchange.try_borrow_mut()?.early_hints(py, &headers)?;
         Ok(py.None().into_ptr())
     })

@@ -42,6 +42,8 @@ impl FileWrapper {
         if name == "close" {
             return self.filelike.bind(py).getattr("close");
         }
-        Err(pyo3::exceptions::PyAttributeError::new_err(format!("'FileWrapper' object has no attribute '{name}'")))
+        Err(pyo3::exceptions::PyAttributeError::new_err(format!(
+            "'FileWrapper' object has no attribute '{name}'"
+        )))
     }
 }

@@ -55,7 +55,8 @@ impl Name {
             b"COOKIE" => Role::Cookie,
             _ => Role::Plain,
         };
-        let key: String = upper.iter().map(|&byte| if byte == b'-' { '_' } else { char::from(byte) }).collect();
+        let key: String =
+            upper.iter().map(|&byte| if byte == b'-' { '_' } else { char::from(byte) }).collect();
         let key = match role {
             Role::ContentType | Role::ContentLength => key,
             _ => format!("HTTP_{key}"),

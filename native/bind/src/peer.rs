@@ -26,7 +26,12 @@ pub struct Peer {
 
 impl Peer {
     /// A peer from what accept returned.
-    pub fn new(py: Python<'_>, listener: usize, address: Option<SocketAddrAny>, trusts: impl Fn(Option<IpAddr>) -> bool) -> Self {
+    pub fn new(
+        py: Python<'_>,
+        listener: usize,
+        address: Option<SocketAddrAny>,
+        trusts: impl Fn(Option<IpAddr>) -> bool,
+    ) -> Self {
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         let ip = address.map(|address| address.ip());
         let (remote_addr, remote_port) = match address {
@@ -85,8 +90,9 @@ impl ClientSocket {
             };
             // SAFETY: the connection that owns this descriptor clears it before closing it.
             let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-            let copy = rustix::io::fcntl_dupfd_cloexec(borrowed, 0)
-                .map_err(|errno| PyOSError::new_err((errno.raw_os_error(), "cannot duplicate the client's socket")))?;
+            let copy = rustix::io::fcntl_dupfd_cloexec(borrowed, 0).map_err(|errno| {
+                PyOSError::new_err((errno.raw_os_error(), "cannot duplicate the client's socket"))
+            })?;
             let socket = py.import("socket")?.getattr("socket")?;
             let kwargs = [("fileno", std::os::fd::IntoRawFd::into_raw_fd(copy))];
             let kwargs = pyo3::types::IntoPyDict::into_py_dict(kwargs, py)?;

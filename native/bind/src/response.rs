@@ -154,7 +154,8 @@ impl Response {
     fn start_line(&mut self, status: &Bound<'_, PyAny>) -> PyResult<()> {
         let text = latin1_bytes(status.as_borrowed(), "the status")?;
         let code = match text {
-            [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'] | [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] => {
+            [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9']
+            | [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] => {
                 u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0')
             }
             _ => return Err(invalid_status(status)),
@@ -186,7 +187,10 @@ impl Response {
         }
         if !bicorn_wire::is_field_value(value_bytes) {
             // The name only: a value may be a secret, and errors travel far.
-            return Err(PyValueError::new_err(format!("invalid characters in the value of header {}", name.repr()?)));
+            return Err(PyValueError::new_err(format!(
+                "invalid characters in the value of header {}",
+                name.repr()?
+            )));
         }
         let value_bytes = value_bytes.trim_ascii();
         if self.is_ours(name_bytes, value_bytes)? {
@@ -202,14 +206,18 @@ impl Response {
         match name.len() {
             14 if is(name, b"content-length") => {
                 let length = bicorn_wire::parse_content_length(value).ok_or_else(|| {
-                    PyValueError::new_err(format!("invalid Content-Length {:?}", String::from_utf8_lossy(value)))
+                    PyValueError::new_err(format!(
+                        "invalid Content-Length {:?}",
+                        String::from_utf8_lossy(value)
+                    ))
                 })?;
                 self.content_length = Some(length);
                 // Written with the framing, once it is known that a length may be sent at all.
                 Ok(true)
             }
             10 if is(name, b"connection") => {
-                self.close_wanted |= value.split(|&byte| byte == b',').any(|token| is(token.trim_ascii(), b"close"));
+                self.close_wanted |=
+                    value.split(|&byte| byte == b',').any(|token| is(token.trim_ascii(), b"close"));
                 self.upgrade_wanted |= is(value, b"upgrade");
                 Ok(true)
             }
@@ -348,8 +356,12 @@ fn pair_of<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<
     {
         return Ok((tuple.get_item(0)?, tuple.get_item(1)?));
     }
-    pair.extract()
-        .map_err(|_| PyTypeError::new_err(format!("a header must be a (name, value) pair, not {}", pair.repr().map_or_else(|_| "that".to_owned(), |repr| repr.to_string()))))
+    pair.extract().map_err(|_| {
+        PyTypeError::new_err(format!(
+            "a header must be a (name, value) pair, not {}",
+            pair.repr().map_or_else(|_| "that".to_owned(), |repr| repr.to_string())
+        ))
+    })
 }
 
 fn text_or_bytes(value: &Bound<'_, PyAny>, what: &str) -> PyResult<Vec<u8>> {

@@ -32,12 +32,7 @@ impl Mapping {
         let bytes = len * size_of::<Row>();
         // SAFETY: a new anonymous mapping overlaps nothing that exists.
         let memory = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-            )
+            mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)
         }?;
         let rows = NonNull::new(memory.cast()).expect("mmap never returns null");
         Ok(Self { rows, len })
@@ -68,9 +63,7 @@ impl Scoreboard {
     #[new]
     fn new(slots: usize) -> PyResult<Self> {
         if slots == 0 || slots > 65_536 {
-            return Err(PyValueError::new_err(format!(
-                "a scoreboard has 1 to 65536 slots, not {slots}"
-            )));
+            return Err(PyValueError::new_err(format!("a scoreboard has 1 to 65536 slots, not {slots}")));
         }
         let mapping = Mapping::new(slots)
             .map_err(|errno| PyOSError::new_err((errno.raw_os_error(), "cannot map the scoreboard")))?;

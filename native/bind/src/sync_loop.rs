@@ -133,8 +133,9 @@ struct Listener {
 fn duplicate(fd: i32) -> PyResult<OwnedFd> {
     // SAFETY: the caller's descriptor, used only for this call.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    rustix::io::fcntl_dupfd_cloexec(borrowed, 0)
-        .map_err(|errno| PyOSError::new_err((errno.raw_os_error(), format!("descriptor {fd} cannot be used"))))
+    rustix::io::fcntl_dupfd_cloexec(borrowed, 0).map_err(|errno| {
+        PyOSError::new_err((errno.raw_os_error(), format!("descriptor {fd} cannot be used")))
+    })
 }
 
 /// The loop of one `sync` worker.
@@ -172,7 +173,10 @@ impl SyncLoop {
             max_requests: options.max_requests,
             sendfile: options.sendfile,
             server: options.server.clone().into_bytes(),
-            write_rules: WriteRules { waiting_bytes: options.body_buffer_size as u64, patience_ms: timeouts.write_ms },
+            write_rules: WriteRules {
+                waiting_bytes: options.body_buffer_size as u64,
+                patience_ms: timeouts.write_ms,
+            },
             orders: Rc::clone(&orders),
         };
         let core = Core::new(Wsgi::new(py, setup)?, options.rules(), timeouts, options.spool());

@@ -74,7 +74,8 @@ impl Trust {
         forwarder_headers: Vec<String>,
         header_map: &str,
     ) -> PyResult<Self> {
-        let networks: PyResult<_> = allow.iter().filter(|entry| *entry != "*").map(|entry| Network::parse(entry)).collect();
+        let networks: PyResult<_> =
+            allow.iter().filter(|entry| *entry != "*").map(|entry| Network::parse(entry)).collect();
         Ok(Self {
             everybody: allow.iter().any(|entry| entry == "*"),
             networks: networks?,
@@ -82,7 +83,10 @@ impl Trust {
                 .into_iter()
                 .map(|(name, value)| (name.to_ascii_uppercase().into_bytes(), value.into_bytes()))
                 .collect(),
-            forwarder_headers: forwarder_headers.into_iter().map(|name| name.to_ascii_uppercase().into_bytes()).collect(),
+            forwarder_headers: forwarder_headers
+                .into_iter()
+                .map(|name| name.to_ascii_uppercase().into_bytes())
+                .collect(),
             header_map: match header_map {
                 "drop" => HeaderMap::Drop,
                 "refuse" => HeaderMap::Refuse,

@@ -95,7 +95,14 @@ enum Step {
 impl Wsgi {
     /// Prepares to serve.
     pub fn new(py: Python<'_>, setup: WsgiSetup) -> PyResult<Self> {
-        Ok(Self { inputs: Inputs::new(py)?, setup, spare: Vec::new(), served: 0, recycling: false, fatal: None })
+        Ok(Self {
+            inputs: Inputs::new(py)?,
+            setup,
+            spare: Vec::new(),
+            served: 0,
+            recycling: false,
+            fatal: None,
+        })
     }
 
     fn py(&self) -> Python<'static> {
@@ -113,7 +120,12 @@ impl Wsgi {
 
     /// Prepares the exchange: terms, environ, input, observers.
     #[inline]
-    fn open(&mut self, py: Python<'static>, request: &mut Request<'_, Peer>, clock: &Clock) -> Result<Open, EnvironError> {
+    fn open(
+        &mut self,
+        py: Python<'static>,
+        request: &mut Request<'_, Peer>,
+        clock: &Clock,
+    ) -> Result<Open, EnvironError> {
         let environ = self.setup.environs.build(py, request)?;
         let body = std::mem::replace(&mut request.body, RequestBody::Empty);
         if let Some(input) = self.inputs.input(py, body)? {
@@ -140,15 +152,26 @@ impl Wsgi {
 
     /// Calls the application and takes what it gives at once.
     #[inline]
-    fn run(&mut self, py: Python<'static>, open: &mut Open, outbox: &mut Outbox<Chunk>) -> PyResult<Outcome<(Py<PyAny>, Py<PyAny>)>> {
+    fn run(
+        &mut self,
+        py: Python<'static>,
+        open: &mut Open,
+        outbox: &mut Outbox<Chunk>,
+    ) -> PyResult<Outcome<(Py<PyAny>, Py<PyAny>)>> {
         if self.setup.observed {
-            let observer = self.setup.worker.bind(py).call_method1(intern!(py, "request_entered"), (&open.environ,))?;
+            let observer =
+                self.setup.worker.bind(py).call_method1(intern!(py, "request_entered"), (&open.environ,))?;
             open.observer = Some(observer.unbind());
         }
         let arguments = [open.environ.as_ptr(), open.handles.start_response.as_ptr()];
         // SAFETY: two live arguments; the result is a new reference or an error is set.
         let result = unsafe {
-            let result = ffi::PyObject_Vectorcall(self.setup.app.as_ptr(), arguments.as_ptr(), 2, std::ptr::null_mut());
+            let result = ffi::PyObject_Vectorcall(
+                self.setup.app.as_ptr(),
+                arguments.as_ptr(),
+                2,
+                std::ptr::null_mut(),
+            );
             Bound::from_owned_ptr_or_err(py, result)
         }?;
         if result.is_exact_instance_of::<PyList>() || result.is_exact_instance_of::<PyTuple>() {
@@ -191,7 +214,8 @@ impl Wsgi {
         match result.cast_exact::<FileWrapper>() {
             Ok(wrapper) if self.setup.sendfile => {
                 let file = sendable_file(wrapper.borrow().filelike.bind(py))?;
-                file.map(|(file, offset, len)| send_file(open.exchange(py), file, offset, len, outbox)).transpose()
+                file.map(|(file, offset, len)| send_file(open.exchange(py), file, offset, len, outbox))
+                    .transpose()
             }
             _ => Ok(None),
         }
@@ -202,11 +226,11 @@ impl Wsgi {
             End::Whole { keep_alive } => Outcome::Done { keep_alive },
             End::Short => {
                 let exchange = open.exchange(py).borrow();
-                self.report(py, "response_short", (
-                    &open.environ,
-                    exchange.response.promised(),
-                    exchange.response.body_bytes,
-                ));
+                self.report(
+                    py,
+                    "response_short",
+                    (&open.environ, exchange.response.promised(), exchange.response.body_bytes),
+                );
                 Outcome::Aborted
             }
         }
@@ -240,7 +264,13 @@ impl Wsgi {
     }
 
     /// The application raised: 500 if nothing has been sent, otherwise the answer breaks off.
-    fn failed<S>(&mut self, py: Python<'_>, open: &Open, error: PyErr, outbox: &mut Outbox<Chunk>) -> Outcome<S> {
+    fn failed<S>(
+        &mut self,
+        py: Python<'_>,
+        open: &Open,
+        error: PyErr,
+        outbox: &mut Outbox<Chunk>,
+    ) -> Outcome<S> {
         let head_sent = open.exchange(py).borrow().response.head_sent;
         self.report(py, "application_failed", (exception(py, &error), &open.environ, head_sent));
         self.keep_if_fatal(py, error);
@@ -249,7 +279,13 @@ impl Wsgi {
         }
         let mut exchange = open.exchange(py).borrow_mut();
         exchange.response.status = 500;
-        push_error(outbox, 500, &self.setup.server, &exchange.response.terms.date, exchange.response.terms.method != b"HEAD");
+        push_error(
+            outbox,
+            500,
+            &self.setup.server,
+            &exchange.response.terms.date,
+            exchange.response.terms.method != b"HEAD",
+        );
         Outcome::Done { keep_alive: false }
     }
 
@@ -267,7 +303,8 @@ impl Wsgi {
         }
         let elapsed_ns = now_ns.saturating_sub(open.started_ns);
         if let Some(access) = &self.setup.access {
-            let finished = Finished { environ: open.environ.bind(py), response: &exchange.response, elapsed_ns, now_ns };
+            let finished =
+                Finished { environ: open.environ.bind(py), response: &exchange.response, elapsed_ns, now_ns };
             if let Err(error) = access.bind(py).borrow_mut().add(py, &finished) {
                 error.write_unraisable(py, None);
             }
@@ -306,7 +343,14 @@ impl Wsgi {
     }
 
     /// Answers a request for which no environ could be made.
-    fn unopened<S>(&mut self, py: Python<'_>, request: &Request<'_, Peer>, why: EnvironError, outbox: &mut Outbox<Chunk>, clock: &mut Clock) -> Outcome<S> {
+    fn unopened<S>(
+        &mut self,
+        py: Python<'_>,
+        request: &Request<'_, Peer>,
+        why: EnvironError,
+        outbox: &mut Outbox<Chunk>,
+        clock: &mut Clock,
+    ) -> Outcome<S> {
         let started_ns = clock.now_ns();
         match why {
             EnvironError::Refused(refusal) => {
@@ -346,12 +390,18 @@ fn push_error(outbox: &mut Outbox<Chunk>, status: u16, server: &[u8], date: &[u8
 }
 
 fn not_started() -> PyErr {
-    PyAssertionError::new_err("the application returned a body without having called start_response() (PEP 3333)")
+    PyAssertionError::new_err(
+        "the application returned a body without having called start_response() (PEP 3333)",
+    )
 }
 
 /// Sends a list or tuple whole: its length is known, so it needs no chunks.
 #[inline]
-fn send_all(exchange: &Bound<'_, Exchange>, blocks: &Bound<'_, PyAny>, outbox: &mut Outbox<Chunk>) -> PyResult<End> {
+fn send_all(
+    exchange: &Bound<'_, Exchange>,
+    blocks: &Bound<'_, PyAny>,
+    outbox: &mut Outbox<Chunk>,
+) -> PyResult<End> {
     let mut exchange = exchange.borrow_mut();
     let response = &mut exchange.response;
     if response.status == 0 {
@@ -359,7 +409,8 @@ fn send_all(exchange: &Bound<'_, Exchange>, blocks: &Bound<'_, PyAny>, outbox: &
     }
     let blocks: &[Bound<'_, PyAny>] = &if let Ok(list) = blocks.cast_exact::<PyList>() {
         if list.len() == 1 {
-            let block = list.get_item(0)?.cast_into::<PyBytes>().map_err(|error| not_bytes(&error.into_inner()))?;
+            let block =
+                list.get_item(0)?.cast_into::<PyBytes>().map_err(|error| not_bytes(&error.into_inner()))?;
             if !response.head_sent {
                 response.send_head(outbox, Some(block.as_bytes().len() as u64));
             }
@@ -386,7 +437,11 @@ fn send_all(exchange: &Bound<'_, Exchange>, blocks: &Bound<'_, PyAny>, outbox: &
 
 /// Takes one block of an iterable.
 #[inline]
-fn step(exchange: &Bound<'_, Exchange>, iterator: &Bound<'_, PyAny>, outbox: &mut Outbox<Chunk>) -> PyResult<Step> {
+fn step(
+    exchange: &Bound<'_, Exchange>,
+    iterator: &Bound<'_, PyAny>,
+    outbox: &mut Outbox<Chunk>,
+) -> PyResult<Step> {
     // SAFETY: a live iterator; the result is a new reference, or null at its end or with an error set.
     let block = unsafe {
         let block = ffi::PyIter_Next(iterator.as_ptr());
@@ -428,7 +483,9 @@ fn sendable_file(filelike: &Bound<'_, PyAny>) -> PyResult<Option<(File, u64, u64
         return Ok(None);
     }
     // What a buffered file has read ahead is not where the application stands: tell() knows.
-    let Ok(offset) = filelike.call_method0("tell").and_then(|at| at.extract::<u64>()) else { return Ok(None) };
+    let Ok(offset) = filelike.call_method0("tell").and_then(|at| at.extract::<u64>()) else {
+        return Ok(None);
+    };
     // SAFETY: the file-like object owns the descriptor and is alive; it is duplicated at once.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     let Ok(file) = rustix::io::fcntl_dupfd_cloexec(borrowed, 0).map(File::from) else { return Ok(None) };
@@ -474,7 +531,12 @@ impl Application for Wsgi {
     }
 
     #[inline]
-    fn call(&mut self, mut request: Request<'_, Peer>, outbox: &mut Outbox<Chunk>, clock: &mut Clock) -> Outcome<Stream> {
+    fn call(
+        &mut self,
+        mut request: Request<'_, Peer>,
+        outbox: &mut Outbox<Chunk>,
+        clock: &mut Clock,
+    ) -> Outcome<Stream> {
         let py = self.py();
         let (method, target) = (request.head.method.of(request.bytes), request.head.target.of(request.bytes));
         self.slot().request_entered(clock.now_ns(), method, target);

@@ -188,7 +188,8 @@ fn begin<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, inp
         }
         Ok(Progress::Partial) => {
             let parser = std::mem::take(&mut core.parser);
-            let reading = Reading { inbox: input.to_vec(), parser, head: std::mem::take(&mut head), body: None };
+            let reading =
+                Reading { inbox: input.to_vec(), parser, head: std::mem::take(&mut head), body: None };
             connection.stage = Stage::Reading(Box::new(reading));
             // A fresh connection's time runs from its accept, so that a byte now and then buys nothing.
             if connection.served {
@@ -428,11 +429,16 @@ fn flush<A: Application>(connection: &Connection<A>, core: &mut Core<A>) -> Resu
 
 /// An answer has left completely.
 #[inline]
-fn finished<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, then: Then) -> Result<(), Verdict> {
+fn finished<A: Application>(
+    connection: &mut Connection<A>,
+    core: &mut Core<A>,
+    then: Then,
+) -> Result<(), Verdict> {
     match then {
         Then::KeepAlive => {
             connection.stage = Stage::Idle;
-            let idle_ms = if core.draining { core.timeouts.drain_idle_ms } else { core.timeouts.keepalive_ms };
+            let idle_ms =
+                if core.draining { core.timeouts.drain_idle_ms } else { core.timeouts.keepalive_ms };
             core.patience(connection, idle_ms);
             Ok(())
         }
@@ -474,7 +480,11 @@ fn discard<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -
 }
 
 /// Answers a request that broke a rule, and ends the connection.
-pub fn refuse<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, refusal: &Refusal) -> Verdict {
+pub fn refuse<A: Application>(
+    connection: &mut Connection<A>,
+    core: &mut Core<A>,
+    refusal: &Refusal,
+) -> Verdict {
     core.app.slot().request_refused(refusal.status);
     core.app.refuse(refusal, &mut connection.peer, &mut core.outbox, &mut core.clock);
     match flush(connection, core) {
@@ -538,7 +548,10 @@ fn pump<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> R
     Ok(())
 }
 
-fn respond_finished<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Result<(), Verdict> {
+fn respond_finished<A: Application>(
+    connection: &mut Connection<A>,
+    core: &mut Core<A>,
+) -> Result<(), Verdict> {
     let Stage::Responding(responding) = std::mem::replace(&mut connection.stage, Stage::Idle) else {
         unreachable!("called for a connection that responds");
     };
@@ -575,7 +588,8 @@ pub fn readable<A: Application>(connection: &mut Connection<A>, core: &mut Core<
 pub fn time_out<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
     match &connection.stage {
         Stage::Reading(reading) => {
-            let kind = if reading.body.is_some() { RefusalKind::BodyTimeout } else { RefusalKind::HeadTimeout };
+            let kind =
+                if reading.body.is_some() { RefusalKind::BodyTimeout } else { RefusalKind::HeadTimeout };
             refuse(connection, core, &kind.into())
         }
         Stage::Idle => {

@@ -117,8 +117,7 @@ impl Slot {
     /// The request that entered was refused after all, and is counted as refused.
     pub fn request_withdrawn(&self) {
         self.request_started_ns.store(0, Relaxed);
-        self.in_flight
-            .store(self.in_flight.load(Relaxed).saturating_sub(1), Relaxed);
+        self.in_flight.store(self.in_flight.load(Relaxed).saturating_sub(1), Relaxed);
     }
 
     /// A request was refused by the wire rules with `status`.
@@ -135,8 +134,7 @@ impl Slot {
 
     /// A connection was closed.
     pub fn connection_closed(&self) {
-        self.connections
-            .store(self.connections.load(Relaxed).saturating_sub(1), Relaxed);
+        self.connections.store(self.connections.load(Relaxed).saturating_sub(1), Relaxed);
     }
 
     /// Bytes went out.
@@ -152,7 +150,8 @@ impl Slot {
     /// The request in the application now, as `METHOD target`; stale once the request has left.
     pub fn request_text(&self) -> Vec<u8> {
         let len = (self.request_text_len.load(Relaxed) as usize).min(REQUEST_TEXT_BYTES);
-        let mut text: Vec<u8> = self.request_text.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
+        let mut text: Vec<u8> =
+            self.request_text.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
         text.truncate(len);
         text
     }

@@ -135,8 +135,10 @@ impl<A: Application> Server<A> {
 
     fn wait(&mut self, events: &mut Vec<Event>) -> Result<(), Errno> {
         let timeout_ms = self.wait_ms();
-        let timeout =
-            Timespec { tv_sec: (timeout_ms / 1_000) as i64, tv_nsec: (timeout_ms % 1_000 * 1_000_000) as i64 };
+        let timeout = Timespec {
+            tv_sec: (timeout_ms / 1_000) as i64,
+            tv_nsec: (timeout_ms % 1_000 * 1_000_000) as i64,
+        };
         let epoll = &self.epoll;
         let result = if timeout_ms == 0 {
             epoll::wait(epoll, rustix::buffer::spare_capacity(events), Some(&timeout))
@@ -174,7 +176,9 @@ impl<A: Application> Server<A> {
         }
         let verdict = match connection.stage {
             Stage::Responding(_) if flags.intersects(EventFlags::HUP | EventFlags::ERR) => Verdict::Close,
-            Stage::Responding(_) if flags.contains(EventFlags::OUT) => exchange::resume(connection, &mut self.core),
+            Stage::Responding(_) if flags.contains(EventFlags::OUT) => {
+                exchange::resume(connection, &mut self.core)
+            }
             _ if connection.readable => exchange::readable(connection, &mut self.core),
             _ => Verdict::Keep,
         };
@@ -209,7 +213,9 @@ impl<A: Application> Server<A> {
             WAKE => {
                 let wake = self.sources.wake.as_ref().expect("only a registered source wakes");
                 let mut scratch = [0; 64];
-                while matches!(rustix::io::read(wake, &mut scratch[..]), Ok(count) if count == scratch.len()) {}
+                while matches!(rustix::io::read(wake, &mut scratch[..]), Ok(count) if count == scratch.len())
+                {
+                }
             }
             LIFELINE => {
                 self.sources.lifeline = None; // Closing it takes it out of the set.
@@ -361,7 +367,8 @@ fn look<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> V
     if connection.deadline_ms <= now_ms {
         connection.parked_ms = u64::MAX;
         let verdict = exchange::time_out(connection, core);
-        if verdict == Verdict::Keep && connection.parked_ms == u64::MAX && connection.deadline_ms != u64::MAX {
+        if verdict == Verdict::Keep && connection.parked_ms == u64::MAX && connection.deadline_ms != u64::MAX
+        {
             connection.parked_ms = core.wheel.park(connection.token, connection.deadline_ms);
         }
         return verdict;

@@ -93,14 +93,8 @@ pub struct BodyDecoder {
 /// Trailers that would change how the message is framed, routed or authenticated, after the fact.
 /// RFC 9110 6.5.1 forbids to send them; they are not dropped but refused, as whoever sends one
 /// hopes that somebody merges it into the head.
-const FORBIDDEN_TRAILERS: [&[u8]; 6] = [
-    b"host",
-    b"content-length",
-    b"transfer-encoding",
-    b"trailer",
-    b"authorization",
-    b"te",
-];
+const FORBIDDEN_TRAILERS: [&[u8]; 6] =
+    [b"host", b"content-length", b"transfer-encoding", b"trailer", b"authorization", b"te"];
 
 impl BodyDecoder {
     /// For a body framed like this. Refuses a Content-Length above the limit before a byte of it
@@ -133,9 +127,7 @@ impl BodyDecoder {
     pub fn step(&mut self, input: &[u8]) -> Result<BodyStep, Refusal> {
         match self.state {
             State::Finished => Ok(BodyStep::End { consumed: 0 }),
-            State::Length(left) => {
-                Ok(self.take_data(input, 0, left, State::Length, State::Finished))
-            }
+            State::Length(left) => Ok(self.take_data(input, 0, left, State::Length, State::Finished)),
             _ => self.step_chunked(input),
         }
     }
@@ -160,21 +152,12 @@ impl BodyDecoder {
         more: fn(u64) -> State,
         done: State,
     ) -> BodyStep {
-        let here = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(input.len() - at);
+        let here = usize::try_from(left).unwrap_or(usize::MAX).min(input.len() - at);
         if here == 0 {
             return BodyStep::NeedData { consumed: at };
         }
-        self.state = if here as u64 == left {
-            done
-        } else {
-            more(left - here as u64)
-        };
-        BodyStep::Data {
-            start: at,
-            end: at + here,
-        }
+        self.state = if here as u64 == left { done } else { more(left - here as u64) };
+        BodyStep::Data { start: at, end: at + here }
     }
 
     fn step_chunked(&mut self, input: &[u8]) -> Result<BodyStep, Refusal> {
@@ -184,13 +167,7 @@ impl BodyDecoder {
                 State::Finished => return Ok(BodyStep::End { consumed: at }),
                 State::Refused(refusal) => return Err(refusal),
                 State::ChunkData(left) => {
-                    return Ok(self.take_data(
-                        input,
-                        at,
-                        left,
-                        State::ChunkData,
-                        State::ChunkDataCr,
-                    ));
+                    return Ok(self.take_data(input, at, left, State::ChunkData, State::ChunkDataCr));
                 }
                 _ => {}
             }
@@ -209,11 +186,7 @@ impl BodyDecoder {
     fn after(&mut self, byte: u8) -> Result<State, RefusalKind> {
         match self.state {
             State::ChunkSize { digits, size } => self.after_size(byte, digits, size),
-            State::ChunkExtension {
-                size,
-                bytes,
-                inside,
-            } => self.after_extension(byte, size, bytes, inside),
+            State::ChunkExtension { size, bytes, inside } => self.after_extension(byte, size, bytes, inside),
             State::ChunkSizeLf { size } => {
                 expect_lf(byte)?;
                 self.begin_chunk(size)
@@ -240,10 +213,7 @@ impl BodyDecoder {
                 return Err(RefusalKind::InvalidChunkSize);
             }
             let digit = char::from(byte).to_digit(16).map_or(0, u64::from);
-            return Ok(State::ChunkSize {
-                digits: digits + 1,
-                size: size << 4 | digit,
-            });
+            return Ok(State::ChunkSize { digits: digits + 1, size: size << 4 | digit });
         }
         if digits == 0 {
             return Err(RefusalKind::InvalidChunkSize);
@@ -271,14 +241,8 @@ impl BodyDecoder {
             }
             _ => {}
         }
-        let inside = inside
-            .after(byte)
-            .ok_or(RefusalKind::InvalidChunkExtension)?;
-        Ok(State::ChunkExtension {
-            size,
-            bytes: bytes + 1,
-            inside,
-        })
+        let inside = inside.after(byte).ok_or(RefusalKind::InvalidChunkExtension)?;
+        Ok(State::ChunkExtension { size, bytes: bytes + 1, inside })
     }
 
     /// A whole size line has been read.
@@ -329,10 +293,7 @@ impl BodyDecoder {
         let line = &self.trailer_line[..];
         let field = Field::parse(line, 0, line.len(), &Leniency::default())?;
         let (name, value) = (field.name.of(line), field.value.of(line));
-        if FORBIDDEN_TRAILERS
-            .iter()
-            .any(|forbidden| name.eq_ignore_ascii_case(forbidden))
-        {
+        if FORBIDDEN_TRAILERS.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden)) {
             return Err(RefusalKind::ForbiddenTrailer);
         }
         self.trailers.push((name.to_vec(), value.to_vec()));
@@ -342,20 +303,13 @@ impl BodyDecoder {
 }
 
 fn expect_lf(byte: u8) -> Result<(), RefusalKind> {
-    if byte == b'\n' {
-        Ok(())
-    } else {
-        Err(RefusalKind::BareCr)
-    }
+    if byte == b'\n' { Ok(()) } else { Err(RefusalKind::BareCr) }
 }
 
 impl Extension {
     /// Whether the line may end here.
     fn may_end(self) -> bool {
-        matches!(
-            self,
-            Self::Name | Self::AfterName | Self::Token | Self::AfterValue
-        )
+        matches!(self, Self::Name | Self::AfterName | Self::Token | Self::AfterValue)
     }
 
     /// Where one more byte leads, None if it may not stand here.
@@ -363,14 +317,9 @@ impl Extension {
         let is_space = is(byte, OWS);
         let is_tchar = is(byte, TOKEN);
         match (self, byte) {
-            (
-                Self::BeforeSemicolon
-                | Self::Name
-                | Self::AfterName
-                | Self::Token
-                | Self::AfterValue,
-                b';',
-            ) => Some(Self::BeforeName),
+            (Self::BeforeSemicolon | Self::Name | Self::AfterName | Self::Token | Self::AfterValue, b';') => {
+                Some(Self::BeforeName)
+            }
             (Self::Name | Self::AfterName, b'=') => Some(Self::BeforeValue),
             (Self::BeforeName | Self::Name, _) if is_tchar => Some(Self::Name),
             (Self::BeforeValue | Self::Token, _) if is_tchar => Some(Self::Token),
@@ -378,9 +327,7 @@ impl Extension {
             (Self::Quoted, b'"') => Some(Self::AfterValue),
             (Self::Quoted, b'\\') => Some(Self::QuotedPair),
             (Self::Quoted | Self::QuotedPair, _) if is(byte, TEXT) => Some(Self::Quoted),
-            (Self::BeforeSemicolon | Self::BeforeName | Self::BeforeValue, _) if is_space => {
-                Some(self)
-            }
+            (Self::BeforeSemicolon | Self::BeforeName | Self::BeforeValue, _) if is_space => Some(self),
             (Self::Name | Self::AfterName, _) if is_space => Some(Self::AfterName),
             (Self::Token | Self::AfterValue, _) if is_space => Some(Self::AfterValue),
             _ => None,
@@ -428,12 +375,7 @@ mod tests {
             }
         }
         let trailers = decoder.trailers().to_vec();
-        Ok(Decoded {
-            data,
-            trailers,
-            consumed,
-            finished: decoder.is_finished(),
-        })
+        Ok(Decoded { data, trailers, consumed, finished: decoder.is_finished() })
     }
 
     fn chunked(bytes: &[u8]) -> Result<Decoded, RefusalKind> {
@@ -457,16 +399,8 @@ mod tests {
 
     #[test]
     fn a_length_takes_its_bytes_and_no_more() {
-        let decoded = decode(
-            Framing::Length(5),
-            &Limits::default(),
-            &[b"hel", b"", b"lo!"],
-        )
-        .unwrap();
-        assert_eq!(
-            (&decoded.data[..], decoded.consumed, decoded.finished),
-            (&b"hello"[..], 5, true)
-        );
+        let decoded = decode(Framing::Length(5), &Limits::default(), &[b"hel", b"", b"lo!"]).unwrap();
+        assert_eq!((&decoded.data[..], decoded.consumed, decoded.finished), (&b"hello"[..], 5, true));
         let decoded = decode(Framing::Length(5), &Limits::default(), &[b"hell"]).unwrap();
         assert!(!decoded.finished);
     }
@@ -475,20 +409,14 @@ mod tests {
     fn chunks_are_joined_and_the_next_message_is_left_alone() {
         let decoded = chunked(b"5\r\nhello\r\n006\r\n world\r\n0\r\n\r\nGET /").unwrap();
         assert_eq!(decoded.data, b"hello world");
-        assert_eq!(
-            decoded.consumed,
-            b"5\r\nhello\r\n006\r\n world\r\n0\r\n\r\n".len()
-        );
+        assert_eq!(decoded.consumed, b"5\r\nhello\r\n006\r\n world\r\n0\r\n\r\n".len());
         assert!(decoded.finished);
         assert_eq!(data_of(b"A\r\n0123456789\r\n00\r\n\r\n"), b"0123456789");
     }
 
     #[test]
     fn chunk_sizes_are_one_to_sixteen_hex_digits() {
-        assert_eq!(
-            data_of(b"0000000000000001\r\na\r\n0000000000000000\r\n\r\n"),
-            b"a"
-        );
+        assert_eq!(data_of(b"0000000000000001\r\na\r\n0000000000000000\r\n\r\n"), b"a");
         for (bytes, kind) in [
             (&b"00000000000000001"[..], RefusalKind::InvalidChunkSize),
             (b"0x1", RefusalKind::InvalidChunkSize),
@@ -501,10 +429,7 @@ mod tests {
             (b"1_0", RefusalKind::InvalidChunkSize),
             (b"ffffffffffffffff\r\n", RefusalKind::ChunkSizeTooLarge),
             (b"8000000000000000\r\n", RefusalKind::ChunkSizeTooLarge),
-            (
-                b"1\r\na\r\n7fffffffffffffff\r\n",
-                RefusalKind::ChunkSizeTooLarge,
-            ),
+            (b"1\r\na\r\n7fffffffffffffff\r\n", RefusalKind::ChunkSizeTooLarge),
             (b"1\n", RefusalKind::BareLf),
             (b"1\ra", RefusalKind::BareCr),
             (b"1\r\nab", RefusalKind::MissingChunkEnd),
@@ -552,31 +477,18 @@ mod tests {
             (";a=\"\n", RefusalKind::BareLf),
             (";a\rb", RefusalKind::BareCr),
         ] {
-            assert_eq!(
-                chunked(format!("1{extension}").as_bytes()),
-                Err(kind),
-                "{extension:?}"
-            );
+            assert_eq!(chunked(format!("1{extension}").as_bytes()), Err(kind), "{extension:?}");
         }
     }
 
     #[test]
     fn each_chunk_may_have_extensions_up_to_the_limit() {
-        let limits = Limits {
-            chunk_extension_bytes: 4,
-            ..Limits::default()
-        };
+        let limits = Limits { chunk_extension_bytes: 4, ..Limits::default() };
         let body = b"1;a=b\r\nx\r\n1;c=d\r\ny\r\n0\r\n\r\n";
-        assert_eq!(
-            decode(Framing::Chunked, &limits, &[body]).unwrap().data,
-            b"xy"
-        );
+        assert_eq!(decode(Framing::Chunked, &limits, &[body]).unwrap().data, b"xy");
         let refusal = decode(Framing::Chunked, &limits, &[b"1;a=bc"]).unwrap_err();
         assert_eq!(refusal, RefusalKind::ChunkExtensionTooLong);
-        let limits = Limits {
-            chunk_extension_bytes: 0,
-            ..Limits::default()
-        };
+        let limits = Limits { chunk_extension_bytes: 0, ..Limits::default() };
         assert_eq!(
             decode(Framing::Chunked, &limits, &[b"1;"]).unwrap_err(),
             RefusalKind::ChunkExtensionTooLong
@@ -587,10 +499,7 @@ mod tests {
     fn trailers_are_kept_apart() {
         let decoded = chunked(b"0\r\nDigest:  abc \r\nX-Empty:\r\n\r\n").unwrap();
         assert!(decoded.finished);
-        let expected = [
-            (b"Digest".to_vec(), b"abc".to_vec()),
-            (b"X-Empty".to_vec(), Vec::new()),
-        ];
+        let expected = [(b"Digest".to_vec(), b"abc".to_vec()), (b"X-Empty".to_vec(), Vec::new())];
         assert_eq!(decoded.trailers, expected);
     }
 
@@ -610,77 +519,37 @@ mod tests {
             ("a: \0", RefusalKind::ControlByte),
             ("\0", RefusalKind::ControlByte),
             ("Content-Length: 1\r\n", RefusalKind::ForbiddenTrailer),
-            (
-                "TRANSFER-ENCODING: chunked\r\n",
-                RefusalKind::ForbiddenTrailer,
-            ),
+            ("TRANSFER-ENCODING: chunked\r\n", RefusalKind::ForbiddenTrailer),
             ("Host: h\r\n", RefusalKind::ForbiddenTrailer),
             ("Authorization: x\r\n", RefusalKind::ForbiddenTrailer),
         ] {
-            assert_eq!(
-                chunked(format!("0\r\n{trailers}").as_bytes()),
-                Err(kind),
-                "{trailers:?}"
-            );
+            assert_eq!(chunked(format!("0\r\n{trailers}").as_bytes()), Err(kind), "{trailers:?}");
         }
     }
 
     #[test]
     fn trailers_are_bounded_in_bytes_and_number() {
-        let limits = Limits {
-            trailer_bytes: 12,
-            ..Limits::default()
-        };
-        assert!(
-            decode(Framing::Chunked, &limits, &[b"0\r\na: b\r\nc: d\r\n\r\n"])
-                .unwrap()
-                .finished
-        );
-        for bytes in [
-            &b"0\r\na: b\r\nc: de"[..],
-            b"0\r\na: bcdefghi",
-            b"0\r\na: b\r\nc: d\r\ne",
-        ] {
+        let limits = Limits { trailer_bytes: 12, ..Limits::default() };
+        assert!(decode(Framing::Chunked, &limits, &[b"0\r\na: b\r\nc: d\r\n\r\n"]).unwrap().finished);
+        for bytes in [&b"0\r\na: b\r\nc: de"[..], b"0\r\na: bcdefghi", b"0\r\na: b\r\nc: d\r\ne"] {
             assert_eq!(
                 decode(Framing::Chunked, &limits, &[bytes]).unwrap_err(),
                 RefusalKind::TrailersTooLong
             );
         }
-        let limits = Limits {
-            trailer_fields: 1,
-            ..Limits::default()
-        };
-        assert!(
-            decode(Framing::Chunked, &limits, &[b"0\r\na: b\r\n\r\n"])
-                .unwrap()
-                .finished
-        );
+        let limits = Limits { trailer_fields: 1, ..Limits::default() };
+        assert!(decode(Framing::Chunked, &limits, &[b"0\r\na: b\r\n\r\n"]).unwrap().finished);
         let refusal = decode(Framing::Chunked, &limits, &[b"0\r\na: b\r\nc"]).unwrap_err();
         assert_eq!(refusal, RefusalKind::TooManyTrailers);
     }
 
     #[test]
     fn a_body_beyond_its_limit_is_refused_before_it_is_read() {
-        let limits = Limits {
-            body_bytes: 5,
-            ..Limits::default()
-        };
+        let limits = Limits { body_bytes: 5, ..Limits::default() };
         assert!(BodyDecoder::new(Framing::Length(5), &limits).is_ok());
-        assert_eq!(
-            BodyDecoder::new(Framing::Length(6), &limits)
-                .unwrap_err()
-                .status,
-            413
-        );
-        assert!(
-            decode(Framing::Chunked, &limits, &[b"5\r\nhello\r\n0\r\n\r\n"])
-                .unwrap()
-                .finished
-        );
-        assert_eq!(
-            decode(Framing::Chunked, &limits, &[b"6\r\n"]).unwrap_err(),
-            RefusalKind::BodyTooLarge
-        );
+        assert_eq!(BodyDecoder::new(Framing::Length(6), &limits).unwrap_err().status, 413);
+        assert!(decode(Framing::Chunked, &limits, &[b"5\r\nhello\r\n0\r\n\r\n"]).unwrap().finished);
+        assert_eq!(decode(Framing::Chunked, &limits, &[b"6\r\n"]).unwrap_err(), RefusalKind::BodyTooLarge);
         assert_eq!(
             decode(Framing::Chunked, &limits, &[b"3\r\nabc\r\n3\r\n"]).unwrap_err(),
             RefusalKind::BodyTooLarge

@@ -22,11 +22,7 @@ impl Field {
     /// The value as one line, whether it was folded or not.
     pub fn text<'buf>(&self, buf: &'buf [u8]) -> Cow<'buf, [u8]> {
         let value = self.value.of(buf);
-        if self.folded {
-            Cow::Owned(unfold(value))
-        } else {
-            Cow::Borrowed(value)
-        }
+        if self.folded { Cow::Owned(unfold(value)) } else { Cow::Borrowed(value) }
     }
 
     /// Reads `buf[start..end]`, a field line without its CRLF and without controls but HTAB.
@@ -44,11 +40,7 @@ impl Field {
             _ => find_colon(line, name, leniency)?,
         };
         let value = trim_span(buf, start + colon + 1, end);
-        Ok(Self {
-            name: Span::new(start, start + name),
-            value,
-            folded: false,
-        })
+        Ok(Self { name: Span::new(start, start + name), value, folded: false })
     }
 
     /// Adds `buf[start..end]`, a line that began with white space, to the value.
@@ -72,11 +64,7 @@ fn find_colon(line: &[u8], name: usize, leniency: &Leniency) -> Result<usize, Re
     let spaces = span_of(&line[name..], OWS);
     let colon = name + spaces;
     if name > 0 && spaces > 0 && line.get(colon) == Some(&b':') {
-        return if leniency.header_spaces {
-            Ok(colon)
-        } else {
-            Err(RefusalKind::SpaceBeforeColon)
-        };
+        return if leniency.header_spaces { Ok(colon) } else { Err(RefusalKind::SpaceBeforeColon) };
     }
     match memchr::memchr(b':', line) {
         None => Err(RefusalKind::MissingColon),
@@ -162,10 +150,7 @@ mod tests {
         assert_eq!(strict(b"Ho st"), Err(RefusalKind::MissingColon));
         assert_eq!(strict(b": a"), Err(RefusalKind::InvalidFieldName));
         assert_eq!(strict(b"Ho(st: a"), Err(RefusalKind::InvalidFieldName));
-        assert_eq!(
-            strict(b"H\xc3\xb6st: a"),
-            Err(RefusalKind::InvalidFieldName)
-        );
+        assert_eq!(strict(b"H\xc3\xb6st: a"), Err(RefusalKind::InvalidFieldName));
         assert_eq!(strict(b"Ho st: a"), Err(RefusalKind::InvalidFieldName));
         assert_eq!(strict(b"Host : a"), Err(RefusalKind::SpaceBeforeColon));
         assert_eq!(strict(b"Host\t: a"), Err(RefusalKind::SpaceBeforeColon));
@@ -173,19 +158,10 @@ mod tests {
 
     #[test]
     fn spaces_before_the_colon_are_dropped_where_that_was_asked_for() {
-        let leniency = Leniency {
-            header_spaces: true,
-            ..Leniency::default()
-        };
-        assert_eq!(
-            parse(b"Host \t: a", leniency),
-            Ok((b"Host".to_vec(), b"a".to_vec()))
-        );
+        let leniency = Leniency { header_spaces: true, ..Leniency::default() };
+        assert_eq!(parse(b"Host \t: a", leniency), Ok((b"Host".to_vec(), b"a".to_vec())));
         assert_eq!(parse(b" : a", leniency), Err(RefusalKind::InvalidFieldName));
-        assert_eq!(
-            parse(b"Ho st : a", leniency),
-            Err(RefusalKind::InvalidFieldName)
-        );
+        assert_eq!(parse(b"Ho st : a", leniency), Err(RefusalKind::InvalidFieldName));
     }
 
     #[test]
@@ -201,10 +177,7 @@ mod tests {
     fn a_content_length_is_digits_below_two_to_the_63() {
         assert_eq!(parse_content_length(b"0"), Some(0));
         assert_eq!(parse_content_length(b"007"), Some(7));
-        assert_eq!(
-            parse_content_length(b"9223372036854775807"),
-            Some(i64::MAX as u64)
-        );
+        assert_eq!(parse_content_length(b"9223372036854775807"), Some(i64::MAX as u64));
         for bad in [
             &b""[..],
             b"9223372036854775808",

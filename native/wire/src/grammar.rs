@@ -98,10 +98,7 @@ pub(crate) fn is(byte: u8, class: u8) -> bool {
 /// Length of the longest prefix whose bytes are all in the class.
 #[inline(always)]
 pub(crate) fn span_of(bytes: &[u8], class: u8) -> usize {
-    bytes
-        .iter()
-        .position(|&byte| !is(byte, class))
-        .unwrap_or(bytes.len())
+    bytes.iter().position(|&byte| !is(byte, class)).unwrap_or(bytes.len())
 }
 
 /// Are all bytes in the class? True of nothing.
@@ -149,10 +146,7 @@ pub(crate) fn find_control(buf: &[u8], from: usize) -> usize {
 #[inline]
 pub(crate) fn trim_ows(bytes: &[u8]) -> &[u8] {
     let start = span_of(bytes, OWS);
-    let end = bytes
-        .iter()
-        .rposition(|&byte| !is(byte, OWS))
-        .map_or(start, |last| last + 1);
+    let end = bytes.iter().rposition(|&byte| !is(byte, OWS)).map_or(start, |last| last + 1);
     &bytes[start..end]
 }
 
@@ -184,11 +178,7 @@ mod tests {
                     let mut bytes = vec![b'a'; len];
                     bytes[at] = byte;
                     let expected = if is(byte, TEXT) { len } else { at };
-                    assert_eq!(
-                        find_control(&bytes, 0),
-                        expected,
-                        "byte {byte:#x} at {at} of {len}"
-                    );
+                    assert_eq!(find_control(&bytes, 0), expected, "byte {byte:#x} at {at} of {len}");
                     assert_eq!(find_control(&bytes, at), expected);
                 }
             }
@@ -198,22 +188,8 @@ mod tests {
     #[test]
     fn the_scan_is_not_fooled_by_neighbours() {
         // 0x80, 0x9f, 0xff and 0x20 are the values whose borrow or high bit could leak into a neighbour.
-        for pair in [
-            b"\x80\x1f",
-            b"\xff\x00",
-            b"\x20\x7f",
-            b"\x9f\x0a",
-            b"\t\x0d",
-            b"\x7e\x7f",
-        ] {
-            let bytes = [
-                &pair[..1],
-                &pair[..1],
-                &pair[..1],
-                &pair[1..],
-                b"aaaaaaaaaaa",
-            ]
-            .concat();
+        for pair in [b"\x80\x1f", b"\xff\x00", b"\x20\x7f", b"\x9f\x0a", b"\t\x0d", b"\x7e\x7f"] {
+            let bytes = [&pair[..1], &pair[..1], &pair[..1], &pair[1..], b"aaaaaaaaaaa"].concat();
             assert_eq!(find_control(&bytes, 0), 3, "{pair:?}");
         }
         assert_eq!(find_control(b"\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t\0", 0), 16);
@@ -233,13 +209,7 @@ mod tests {
     fn field_values_hold_no_controls_but_tab() {
         assert!(is_field_value(b""));
         assert!(is_field_value(b"a\tb \xe9\xff"));
-        for bad in [
-            &b"a\rb"[..],
-            b"a\nb",
-            b"\0",
-            b"\x7f",
-            b"long enough for a word\x01",
-        ] {
+        for bad in [&b"a\rb"[..], b"a\nb", b"\0", b"\x7f", b"long enough for a word\x01"] {
             assert!(!is_field_value(bad), "{bad:?}");
             assert!(!is_reason(bad));
         }

@@ -16,10 +16,7 @@ impl Span {
     /// Positions of a head fit: its length is bounded well below 4 GiB.
     #[inline]
     pub(crate) fn new(start: usize, end: usize) -> Self {
-        Self {
-            start: start as u32,
-            end: end as u32,
-        }
+        Self { start: start as u32, end: end as u32 }
     }
 
     /// The bytes themselves; `buf` must be the buffer that the head was parsed from.
@@ -128,9 +125,6 @@ impl Head {
     pub(crate) fn clear(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
-        *self = Self {
-            fields,
-            ..Self::default()
-        };
+        *self = Self { fields, ..Self::default() };
     }
 }

@@ -49,10 +49,7 @@ pub(crate) fn find_line_end(
 mod tests {
     use super::*;
 
-    const BOUND: Bound = Bound {
-        end: 4,
-        refusal: RefusalKind::FieldTooLong,
-    };
+    const BOUND: Bound = Bound { end: 4, refusal: RefusalKind::FieldTooLong };
 
     fn end_of(buf: &[u8]) -> Result<Option<usize>, RefusalKind> {
         find_line_end(buf, &mut 0, BOUND)

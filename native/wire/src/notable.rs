@@ -34,20 +34,11 @@ impl Occurrences {
 
     #[inline]
     fn first<'head>(&self, head: &'head Head) -> Option<&'head Field> {
-        if self.count == 0 {
-            None
-        } else {
-            head.fields.get(self.first as usize)
-        }
+        if self.count == 0 { None } else { head.fields.get(self.first as usize) }
     }
 
     /// All of them. Looking stops at the last one, so a single early field costs one step.
-    fn each<'head>(
-        &self,
-        head: &'head Head,
-        buf: &[u8],
-        name: &[u8],
-    ) -> impl Iterator<Item = &'head Field> {
+    fn each<'head>(&self, head: &'head Head, buf: &[u8], name: &[u8]) -> impl Iterator<Item = &'head Field> {
         head.fields
             .get(self.first as usize..)
             .unwrap_or_default()
@@ -81,16 +72,13 @@ impl Notable {
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade.note(index),
             10 if name.eq_ignore_ascii_case(b"connection") => self.connection.note(index),
             12 if name.eq_ignore_ascii_case(b"content-type") => {
-                self.content_type
-                    .note_only(index, RefusalKind::DuplicateContentType)?;
+                self.content_type.note_only(index, RefusalKind::DuplicateContentType)?;
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                self.content_length
-                    .note_only(index, RefusalKind::DuplicateContentLength)?;
+                self.content_length.note_only(index, RefusalKind::DuplicateContentLength)?;
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                self.transfer_encoding
-                    .note_only(index, RefusalKind::DuplicateTransferEncoding)?;
+                self.transfer_encoding.note_only(index, RefusalKind::DuplicateTransferEncoding)?;
             }
             _ => {}
         }
@@ -126,11 +114,7 @@ impl Notable {
 #[inline]
 fn read_host(notable: &Notable, buf: &[u8], head: &Head) -> Result<Option<Span>, RefusalKind> {
     let Some(field) = notable.host.first(head) else {
-        return if head.version.is_http11() {
-            Err(RefusalKind::MissingHost)
-        } else {
-            Ok(None)
-        };
+        return if head.version.is_http11() { Err(RefusalKind::MissingHost) } else { Ok(None) };
     };
     // A folded value holds a CR, which no host may, so it needs no unfolding to be refused.
     match split_authority(field.value.of(buf)) {
@@ -176,21 +160,13 @@ fn read_transfer_codings(value: &[u8]) -> Result<Framing, RefusalKind> {
             is_chunked = true;
             continue;
         }
-        let name = coding
-            .split(|&byte| byte == b';')
-            .next()
-            .map(trim_ows)
-            .unwrap_or_default();
+        let name = coding.split(|&byte| byte == b';').next().map(trim_ows).unwrap_or_default();
         if !is_token(name) || name.eq_ignore_ascii_case(b"chunked") {
             return Err(RefusalKind::InvalidTransferEncoding);
         }
         is_supported = false;
     }
-    if is_supported {
-        Ok(Framing::Chunked)
-    } else {
-        Err(RefusalKind::UnsupportedTransferCoding)
-    }
+    if is_supported { Ok(Framing::Chunked) } else { Err(RefusalKind::UnsupportedTransferCoding) }
 }
 
 /// Connection's options (RFC 9110 7.6.1, RFC 9112 9.3): `close` wins over `keep-alive`.
@@ -235,26 +211,13 @@ mod tests {
     fn a_folded_value_is_read_whole() {
         let rules = lenient(|leniency| leniency.obsolete_folding = true);
         for (fields, kind) in [
-            (
-                "Host: h\r\nContent-Length: 1\r\n 2",
-                RefusalKind::InvalidContentLength,
-            ),
-            (
-                "Host: h\r\nTransfer-Encoding: chunked\r\n , gzip",
-                RefusalKind::InvalidTransferEncoding,
-            ),
+            ("Host: h\r\nContent-Length: 1\r\n 2", RefusalKind::InvalidContentLength),
+            ("Host: h\r\nTransfer-Encoding: chunked\r\n , gzip", RefusalKind::InvalidTransferEncoding),
             ("Host: h\r\n i", RefusalKind::InvalidHost),
-            (
-                "Host: h\r\nExpect: 100-continue\r\n or",
-                RefusalKind::UnknownExpectation,
-            ),
+            ("Host: h\r\nExpect: 100-continue\r\n or", RefusalKind::UnknownExpectation),
         ] {
             let bytes = format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n");
-            assert_eq!(
-                parse_with(bytes.as_bytes(), &rules).unwrap_err().kind,
-                kind,
-                "{fields}"
-            );
+            assert_eq!(parse_with(bytes.as_bytes(), &rules).unwrap_err().kind, kind, "{fields}");
         }
         let bytes = b"GET / HTTP/1.1\r\nHost: h\r\nConnection:\r\n close\r\n\r\n";
         assert!(!parse_with(bytes, &rules).unwrap().0.keep_alive);
@@ -267,22 +230,13 @@ mod tests {
             ("1.1", "Connection: close\r\n", false),
             ("1.1", "Connection: keep-alive, close\r\n", false),
             ("1.1", "Connection: x, CLOSE\r\n", false),
-            (
-                "1.1",
-                "Connection: x\r\nA: b\r\nConnection: close\r\n",
-                false,
-            ),
+            ("1.1", "Connection: x\r\nA: b\r\nConnection: close\r\n", false),
             ("1.1", "Connection: closed\r\n", true),
             ("1.0", "", false),
             ("1.0", "Connection: Keep-Alive\r\n", true),
-            (
-                "1.0",
-                "Connection: close\r\nConnection: keep-alive\r\n",
-                false,
-            ),
+            ("1.0", "Connection: close\r\nConnection: keep-alive\r\n", false),
         ] {
-            let head =
-                accept(format!("GET / HTTP/{version}\r\nHost: h\r\n{connection}\r\n").as_bytes());
+            let head = accept(format!("GET / HTTP/{version}\r\nHost: h\r\n{connection}\r\n").as_bytes());
             assert_eq!(head.keep_alive, keep_alive, "{version} {connection}");
         }
     }
@@ -297,8 +251,7 @@ mod tests {
             ("1.0", "Content-Length: 1\r\n", false),
         ] {
             let head = accept(
-                format!("PUT / HTTP/{version}\r\nHost: h\r\n{body}Expect: 100-Continue\r\n\r\n")
-                    .as_bytes(),
+                format!("PUT / HTTP/{version}\r\nHost: h\r\n{body}Expect: 100-Continue\r\n\r\n").as_bytes(),
             );
             assert_eq!(head.expects_continue, expects, "{version} {body}");
         }
@@ -307,26 +260,11 @@ mod tests {
     #[test]
     fn an_upgrade_needs_both_fields_and_http11() {
         for (request, upgrade) in [
-            (
-                "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-                true,
-            ),
-            (
-                "GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, upgrade\r\nUpgrade: x\r\n\r\n",
-                true,
-            ),
-            (
-                "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n",
-                false,
-            ),
-            (
-                "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\n\r\n",
-                false,
-            ),
-            (
-                "GET / HTTP/1.0\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-                false,
-            ),
+            ("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, upgrade\r\nUpgrade: x\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", false),
         ] {
             assert_eq!(accept(request.as_bytes()).upgrade, upgrade, "{request}");
         }
@@ -334,18 +272,9 @@ mod tests {
 
     #[test]
     fn an_empty_host_stands_only_beside_a_target_that_needs_none() {
-        assert_eq!(
-            refuse(b"GET / HTTP/1.1\r\nHost:\r\n\r\n"),
-            RefusalKind::EmptyHost
-        );
-        assert_eq!(
-            refuse(b"GET / HTTP/1.0\r\nHost:\r\n\r\n"),
-            RefusalKind::EmptyHost
-        );
-        assert_eq!(
-            refuse(b"GET / HTTP/1.1\r\nHost: :80\r\n\r\n"),
-            RefusalKind::InvalidHost
-        );
+        assert_eq!(refuse(b"GET / HTTP/1.1\r\nHost:\r\n\r\n"), RefusalKind::EmptyHost);
+        assert_eq!(refuse(b"GET / HTTP/1.0\r\nHost:\r\n\r\n"), RefusalKind::EmptyHost);
+        assert_eq!(refuse(b"GET / HTTP/1.1\r\nHost: :80\r\n\r\n"), RefusalKind::InvalidHost);
         let bytes = b"GET http://a/ HTTP/1.1\r\nHost:\r\n\r\n";
         assert_eq!(accept(bytes).effective_host().unwrap().of(bytes), b"a");
         accept(b"OPTIONS * HTTP/1.1\r\nHost:\r\n\r\n");
@@ -375,8 +304,7 @@ mod tests {
             ("\"chunked\"", 400),
             ("xchunked", 501),
         ] {
-            let request =
-                format!("PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: {value}\r\n\r\n");
+            let request = format!("PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: {value}\r\n\r\n");
             let got = parse_with(request.as_bytes(), &Rules::default())
                 .map_or_else(|refusal| refusal.status, |_| 0);
             assert_eq!(got, status, "{value}");

@@ -66,21 +66,11 @@ impl HeadParser {
 
     /// Goes on with `buf`, which starts where it did in the last call and may have more bytes.
     #[inline]
-    pub fn parse(
-        &mut self,
-        buf: &[u8],
-        rules: &Rules,
-        head: &mut Head,
-    ) -> Result<Progress, Refusal> {
+    pub fn parse(&mut self, buf: &[u8], rules: &Rules, head: &mut Head) -> Result<Progress, Refusal> {
         Ok(self.advance(buf, rules, head)?)
     }
 
-    fn advance(
-        &mut self,
-        buf: &[u8],
-        rules: &Rules,
-        head: &mut Head,
-    ) -> Result<Progress, RefusalKind> {
+    fn advance(&mut self, buf: &[u8], rules: &Rules, head: &mut Head) -> Result<Progress, RefusalKind> {
         if self.stage == Stage::Start {
             if !self.skip_empty_lines(buf)? {
                 return Ok(Progress::Partial);
@@ -185,31 +175,20 @@ fn or_unbounded(limit: usize) -> usize {
 fn head_bound(limits: &Limits) -> Bound {
     // Spans hold 32 bits, so a head is shorter than that whatever the limit says.
     let head_bytes = limits.head_bytes.min(i32::MAX as usize);
-    Bound {
-        end: head_bytes.saturating_sub(2),
-        refusal: RefusalKind::HeadTooLong,
-    }
+    Bound { end: head_bytes.saturating_sub(2), refusal: RefusalKind::HeadTooLong }
 }
 
 #[inline]
 fn line_bound(line: usize, limits: &Limits) -> Bound {
     let end = line.saturating_add(or_unbounded(limits.request_line_bytes));
-    Bound {
-        end,
-        refusal: RefusalKind::RequestLineTooLong,
-    }
+    Bound { end, refusal: RefusalKind::RequestLineTooLong }
 }
 
 #[inline]
 fn field_bound(field: usize, limits: &Limits) -> Bound {
     // The limit of a field counts its CRLF, as Gunicorn's does.
-    let end = field
-        .saturating_add(or_unbounded(limits.field_bytes))
-        .saturating_sub(2);
-    Bound {
-        end,
-        refusal: RefusalKind::FieldTooLong,
-    }
+    let end = field.saturating_add(or_unbounded(limits.field_bytes)).saturating_sub(2);
+    Bound { end, refusal: RefusalKind::FieldTooLong }
 }
 
 /// May the next line, which starts with white space, be a continuation?
@@ -246,9 +225,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn refuse(bytes: &[u8]) -> RefusalKind {
-        parse_with(bytes, &Rules::default())
-            .expect_err("a refusal")
-            .kind
+        parse_with(bytes, &Rules::default()).expect_err("a refusal").kind
     }
 
     pub(crate) fn lenient(change: impl FnOnce(&mut Leniency)) -> Rules {
@@ -282,17 +259,12 @@ pub(crate) mod tests {
     fn a_head_and_a_parser_can_be_used_again() {
         let mut head = Head::default();
         let mut parser = HeadParser::new();
-        let first = b"POST http://other/ HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
-        assert_eq!(
-            parser.parse(first, &Rules::default(), &mut head),
-            Ok(Progress::Complete)
-        );
+        let first =
+            b"POST http://other/ HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nConnection: close\r\n\r\n";
+        assert_eq!(parser.parse(first, &Rules::default(), &mut head), Ok(Progress::Complete));
         parser.reset();
         let second = b"GET / HTTP/1.0\r\n\r\n";
-        assert_eq!(
-            parser.parse(second, &Rules::default(), &mut head),
-            Ok(Progress::Complete)
-        );
+        assert_eq!(parser.parse(second, &Rules::default(), &mut head), Ok(Progress::Complete));
         assert_eq!(head, parse_with(second, &Rules::default()).unwrap().0);
     }
 
@@ -304,15 +276,9 @@ pub(crate) mod tests {
         for end in 0..bytes.len() {
             let progress = parser.parse(&bytes[..end], &Rules::default(), &mut head);
             assert_eq!(progress, Ok(Progress::Partial), "{end}");
-            assert!(
-                parser.scanned + 2 >= end,
-                "all but a pending CR LF has been scanned"
-            );
+            assert!(parser.scanned + 2 >= end, "all but a pending CR LF has been scanned");
         }
-        assert_eq!(
-            parser.parse(bytes, &Rules::default(), &mut head),
-            Ok(Progress::Complete)
-        );
+        assert_eq!(parser.parse(bytes, &Rules::default(), &mut head), Ok(Progress::Complete));
         assert_eq!(head, accept(bytes));
     }
 
@@ -347,19 +313,11 @@ pub(crate) mod tests {
         let rules = limited(|limits| limits.request_line_bytes = 14);
         assert!(parse_with(b"GET / HTTP/1.1\r\n", &rules).is_ok());
         assert!(parse_with(b"GET /aHTTP/1.1", &rules).is_ok());
-        assert_eq!(
-            parse_with(b"GET /aa TTP/1.1", &rules).unwrap_err().status,
-            414
-        );
+        assert_eq!(parse_with(b"GET /aa TTP/1.1", &rules).unwrap_err().status, 414);
 
         let rules = limited(|limits| limits.field_bytes = 8);
         assert!(parse_with(b"GET / HTTP/1.1\r\nHost:a\r\n", &rules).is_ok());
-        assert_eq!(
-            parse_with(b"GET / HTTP/1.1\r\nHost:ab", &rules)
-                .unwrap_err()
-                .status,
-            431
-        );
+        assert_eq!(parse_with(b"GET / HTTP/1.1\r\nHost:ab", &rules).unwrap_err().status, 431);
 
         let rules = limited(|limits| limits.fields = 1);
         let head = b"GET / HTTP/1.1\r\nHost:a\r\n\r\n";
@@ -369,11 +327,7 @@ pub(crate) mod tests {
 
         for missing in 0..head.len() {
             let rules = limited(|limits| limits.head_bytes = missing);
-            assert_eq!(
-                parse_with(head, &rules).unwrap_err().kind,
-                RefusalKind::HeadTooLong,
-                "{missing}"
-            );
+            assert_eq!(parse_with(head, &rules).unwrap_err().kind, RefusalKind::HeadTooLong, "{missing}");
         }
         assert!(parse_with(head, &limited(|limits| limits.head_bytes = head.len())).is_ok());
     }
@@ -385,17 +339,11 @@ pub(crate) mod tests {
             limits.field_bytes = 0;
             limits.head_bytes = 20_000;
         });
-        let long = format!(
-            "GET /{} HTTP/1.1\r\nHost: h\r\nA: {}\r\n\r\n",
-            "a".repeat(9000),
-            "b".repeat(9000)
-        );
+        let long =
+            format!("GET /{} HTTP/1.1\r\nHost: h\r\nA: {}\r\n\r\n", "a".repeat(9000), "b".repeat(9000));
         assert!(parse_with(long.as_bytes(), &rules).is_ok());
         let longer = format!("GET /{}", "a".repeat(20_000));
-        assert_eq!(
-            parse_with(longer.as_bytes(), &rules).unwrap_err().kind,
-            RefusalKind::HeadTooLong
-        );
+        assert_eq!(parse_with(longer.as_bytes(), &rules).unwrap_err().kind, RefusalKind::HeadTooLong);
     }
 
     #[test]
@@ -418,14 +366,8 @@ pub(crate) mod tests {
     #[test]
     fn a_folded_field_is_bounded_as_a_whole() {
         let rules = Rules {
-            limits: Limits {
-                field_bytes: 12,
-                ..Limits::default()
-            },
-            leniency: Leniency {
-                obsolete_folding: true,
-                ..Leniency::default()
-            },
+            limits: Limits { field_bytes: 12, ..Limits::default() },
+            leniency: Leniency { obsolete_folding: true, ..Leniency::default() },
         };
         assert!(parse_with(b"GET / HTTP/1.0\r\nA: 1\r\n 234\r\n\r\n", &rules).is_ok());
         let refusal = parse_with(b"GET / HTTP/1.0\r\nA: 1\r\n 2345", &rules).unwrap_err();

@@ -14,10 +14,7 @@ pub struct Refusal {
 
 impl From<RefusalKind> for Refusal {
     fn from(kind: RefusalKind) -> Self {
-        Self {
-            status: kind.status(),
-            kind,
-        }
+        Self { status: kind.status(), kind }
     }
 }
 

@@ -64,9 +64,7 @@ fn measure_unconventional_method(line: &[u8], leniency: &Leniency) -> Result<usi
 
 #[inline]
 fn kind_of(method: &[u8], leniency: &Leniency) -> MethodKind {
-    let is = |name: &[u8]| {
-        method == name || (leniency.casefold_method && method.eq_ignore_ascii_case(name))
-    };
+    let is = |name: &[u8]| method == name || (leniency.casefold_method && method.eq_ignore_ascii_case(name));
     match method.len() {
         7 if is(b"CONNECT") => MethodKind::Connect,
         7 if is(b"OPTIONS") => MethodKind::Options,
@@ -91,10 +89,7 @@ fn parse_other_version(rest: &[u8], leniency: &Leniency) -> Result<Version, Refu
     if !leniency.unconventional_version {
         return Err(RefusalKind::UnsupportedVersion);
     }
-    Ok(Version::Other {
-        major: major - b'0',
-        minor: minor - b'0',
-    })
+    Ok(Version::Other { major: major - b'0', minor: minor - b'0' })
 }
 
 #[cfg(test)]
@@ -108,23 +103,14 @@ mod tests {
         let request = b"options * HTTP/1.0\r\n\r\n";
         assert_eq!(refuse(request), RefusalKind::UnconventionalMethod);
         let rules = lenient(|leniency| leniency.casefold_method = true);
-        assert_eq!(
-            parse_with(request, &rules).unwrap_err().kind,
-            RefusalKind::UnconventionalMethod
-        );
+        assert_eq!(parse_with(request, &rules).unwrap_err().kind, RefusalKind::UnconventionalMethod);
         let rules = lenient(|leniency| leniency.unconventional_method = true);
-        assert_eq!(
-            parse_with(request, &rules).unwrap_err().kind,
-            RefusalKind::MisplacedAsterisk
-        );
+        assert_eq!(parse_with(request, &rules).unwrap_err().kind, RefusalKind::MisplacedAsterisk);
         let rules = lenient(|leniency| {
             leniency.casefold_method = true;
             leniency.unconventional_method = true;
         });
-        assert_eq!(
-            parse_with(request, &rules).unwrap().0.form,
-            TargetForm::Asterisk
-        );
+        assert_eq!(parse_with(request, &rules).unwrap().0.form, TargetForm::Asterisk);
     }
 
     #[test]

@@ -50,13 +50,7 @@ pub fn response_framing(
 
 /// Appends a whole response for a refusal: a few lines of HTML and a close. `server` and `date` are
 /// left out when empty; `include_body` is false when the request was a HEAD.
-pub fn push_refusal(
-    out: &mut Vec<u8>,
-    refusal_status: u16,
-    server: &[u8],
-    date: &[u8],
-    include_body: bool,
-) {
+pub fn push_refusal(out: &mut Vec<u8>, refusal_status: u16, server: &[u8], date: &[u8], include_body: bool) {
     let mut digits = itoa::Buffer::new();
     let status = digits.format(refusal_status).as_bytes();
     let reason = reason_phrase(refusal_status).as_bytes();
@@ -108,10 +102,8 @@ pub fn is_hop_by_hop(name: &[u8]) -> bool {
         b"upgrade",
     ];
     // Most fields are told apart by their first byte.
-    matches!(
-        name.first().map(u8::to_ascii_lowercase),
-        Some(b'c' | b'k' | b'p' | b't' | b'u')
-    ) && NAMES.iter().any(|hop| name.eq_ignore_ascii_case(hop))
+    matches!(name.first().map(u8::to_ascii_lowercase), Some(b'c' | b'k' | b'p' | b't' | b'u'))
+        && NAMES.iter().any(|hop| name.eq_ignore_ascii_case(hop))
 }
 
 /// The registered reason phrase of a status (RFC 9110 15 and the IANA registry), empty if there is
@@ -189,13 +181,9 @@ mod tests {
 
     #[test]
     fn a_chunk_head_is_the_size_in_hex() {
-        for (len, expected) in [
-            (1, "1\r\n"),
-            (15, "f\r\n"),
-            (16, "10\r\n"),
-            (65_536, "10000\r\n"),
-            (0xabcde, "abcde\r\n"),
-        ] {
+        for (len, expected) in
+            [(1, "1\r\n"), (15, "f\r\n"), (16, "10\r\n"), (65_536, "10000\r\n"), (0xabcde, "abcde\r\n")]
+        {
             let mut out = Vec::new();
             push_chunk_head(&mut out, len);
             assert_eq!(out, expected.as_bytes());
@@ -209,20 +197,8 @@ mod tests {
             (&b"GET"[..], Version::Http11, 200, Some(5), Length(5)),
             (b"GET", Version::Http11, 200, None, Chunked),
             (b"GET", Version::Http10, 200, None, UntilClose),
-            (
-                b"GET",
-                Version::Other { major: 1, minor: 2 },
-                200,
-                None,
-                Chunked,
-            ),
-            (
-                b"GET",
-                Version::Other { major: 0, minor: 9 },
-                200,
-                None,
-                UntilClose,
-            ),
+            (b"GET", Version::Other { major: 1, minor: 2 }, 200, None, Chunked),
+            (b"GET", Version::Other { major: 0, minor: 9 }, 200, None, UntilClose),
             (b"HEAD", Version::Http11, 200, Some(5), Empty),
             (b"GET", Version::Http11, 101, None, Empty),
             (b"GET", Version::Http11, 204, Some(5), Empty),
@@ -231,30 +207,17 @@ mod tests {
             (b"CONNECT", Version::Http11, 200, None, Empty),
             (b"CONNECT", Version::Http11, 403, Some(1), Length(1)),
         ] {
-            assert_eq!(
-                response_framing(method, version, status, length),
-                expected,
-                "{method:?} {status}"
-            );
+            assert_eq!(response_framing(method, version, status, length), expected, "{method:?} {status}");
         }
     }
 
     #[test]
     fn a_refusal_is_a_whole_response_that_closes() {
         let mut out = Vec::new();
-        push_refusal(
-            &mut out,
-            400,
-            b"bicorn",
-            b"Thu, 01 Jan 1970 00:00:00 GMT",
-            true,
-        );
+        push_refusal(&mut out, 400, b"bicorn", b"Thu, 01 Jan 1970 00:00:00 GMT", true);
         let text = String::from_utf8(out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.starts_with("HTTP/1.1 400 Bad Request\r\nServer: bicorn\r\nDate: Thu, 01"),
-            "{head}"
-        );
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\nServer: bicorn\r\nDate: Thu, 01"), "{head}");
         assert!(head.contains("\r\nConnection: close\r\n"));
         assert!(head.ends_with(&format!("\r\nContent-Length: {}", body.len())));
         assert!(body.contains("<h1>400 Bad Request</h1>"));
@@ -265,9 +228,9 @@ mod tests {
         let mut out = b"before".to_vec();
         push_refusal(&mut out, 431, b"", b"", false);
         let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with(
-            "beforeHTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
-        ));
+        assert!(
+            text.starts_with("beforeHTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n")
+        );
         assert!(text.ends_with("\r\n\r\n"));
     }
 
@@ -293,14 +256,7 @@ mod tests {
         ] {
             assert!(is_hop_by_hop(name), "{name:?}");
         }
-        for name in [
-            &b""[..],
-            b"Content-Type",
-            b"Trailer",
-            b"Server",
-            b"Date",
-            b"Close",
-        ] {
+        for name in [&b""[..], b"Content-Type", b"Trailer", b"Server", b"Date", b"Close"] {
             assert!(!is_hop_by_hop(name), "{name:?}");
         }
     }

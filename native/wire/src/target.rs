@@ -40,21 +40,13 @@ pub(crate) struct Target {
 
 /// Takes `buf[span]` apart, or says what is wrong with it.
 #[inline]
-pub(crate) fn parse_target(
-    buf: &[u8],
-    span: Span,
-    method: MethodKind,
-) -> Result<Target, RefusalKind> {
+pub(crate) fn parse_target(buf: &[u8], span: Span, method: MethodKind) -> Result<Target, RefusalKind> {
     match (span.of(buf).first(), method) {
         (None, _) => Err(RefusalKind::MalformedRequestLine),
         (_, MethodKind::Connect) => parse_authority_form(buf, span),
         (Some(b'/'), _) => {
             let (path, query) = split_query(buf, span)?;
-            Ok(Target {
-                path,
-                query,
-                ..Target::default()
-            })
+            Ok(Target { path, query, ..Target::default() })
         }
         _ => parse_rare_form(buf, span, method),
     }
@@ -69,16 +61,8 @@ fn parse_rare_form(buf: &[u8], span: Span, method: MethodKind) -> Result<Target,
         return Err(RefusalKind::MisplacedAsterisk);
     }
     let path = span;
-    let query = Span {
-        start: span.end,
-        end: span.end,
-    };
-    Ok(Target {
-        form: TargetForm::Asterisk,
-        path,
-        query,
-        ..Target::default()
-    })
+    let query = Span { start: span.end, end: span.end };
+    Ok(Target { form: TargetForm::Asterisk, path, query, ..Target::default() })
 }
 
 /// `[path]["?" query]`, each byte checked.
@@ -87,23 +71,11 @@ fn split_query(buf: &[u8], span: Span) -> Result<(Span, Span), RefusalKind> {
     let bytes = span.of(buf);
     let path_len = span_of(bytes, TARGET);
     let path_end = span.start + path_len as u32;
-    let path = Span {
-        start: span.start,
-        end: path_end,
-    };
+    let path = Span { start: span.start, end: path_end };
     match bytes.get(path_len) {
-        None => Ok((
-            path,
-            Span {
-                start: path_end,
-                end: path_end,
-            },
-        )),
+        None => Ok((path, Span { start: path_end, end: path_end })),
         Some(b'?') => {
-            let query = Span {
-                start: path_end + 1,
-                end: span.end,
-            };
+            let query = Span { start: path_end + 1, end: span.end };
             check_query(query.of(buf))?;
             Ok((path, query))
         }
@@ -113,10 +85,7 @@ fn split_query(buf: &[u8], span: Span) -> Result<(Span, Span), RefusalKind> {
 
 #[inline]
 fn check_query(query: &[u8]) -> Result<(), RefusalKind> {
-    match query
-        .iter()
-        .find(|&&byte| !is(byte, TARGET) && byte != b'?')
-    {
+    match query.iter().find(|&&byte| !is(byte, TARGET) && byte != b'?') {
         None => Ok(()),
         Some(&byte) => Err(refusal_of(byte)),
     }
@@ -142,39 +111,18 @@ fn parse_absolute_form(buf: &[u8], span: Span) -> Result<Target, RefusalKind> {
     if !known || !rest.starts_with(b"://") {
         return Err(RefusalKind::UnknownTargetForm);
     }
-    let authority_len = rest[3..]
-        .iter()
-        .position(|byte| matches!(byte, b'/' | b'?'))
-        .unwrap_or(rest.len() - 3);
-    let scheme = Span {
-        start: span.start,
-        end: span.start + scheme_len as u32,
-    };
-    let authority = Span {
-        start: scheme.end + 3,
-        end: scheme.end + 3 + authority_len as u32,
-    };
+    let authority_len =
+        rest[3..].iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len() - 3);
+    let scheme = Span { start: span.start, end: span.start + scheme_len as u32 };
+    let authority = Span { start: scheme.end + 3, end: scheme.end + 3 + authority_len as u32 };
     // RFC 9110 4.2.1: an empty host is invalid; 4.2.4: so is user information from strangers, and
     // the grammar of host[:port] has no place for it.
-    let (host, _) =
-        split_authority(authority.of(buf)).ok_or(RefusalKind::InvalidTargetAuthority)?;
+    let (host, _) = split_authority(authority.of(buf)).ok_or(RefusalKind::InvalidTargetAuthority)?;
     if host.is_empty() {
         return Err(RefusalKind::InvalidTargetAuthority);
     }
-    let (path, query) = split_query(
-        buf,
-        Span {
-            start: authority.end,
-            end: span.end,
-        },
-    )?;
-    Ok(Target {
-        form: TargetForm::Absolute,
-        scheme: Some(scheme),
-        authority: Some(authority),
-        path,
-        query,
-    })
+    let (path, query) = split_query(buf, Span { start: authority.end, end: span.end })?;
+    Ok(Target { form: TargetForm::Absolute, scheme: Some(scheme), authority: Some(authority), path, query })
 }
 
 /// `host:port`. RFC 9110 9.3.6 wants an empty or invalid port refused.
@@ -184,14 +132,8 @@ fn parse_authority_form(buf: &[u8], span: Span) -> Result<Target, RefusalKind> {
         Some((host, Some(port))) if !host.is_empty() && !port.is_empty() => Ok(Target {
             form: TargetForm::Authority,
             authority: Some(span),
-            path: Span {
-                start: span.end,
-                end: span.end,
-            },
-            query: Span {
-                start: span.end,
-                end: span.end,
-            },
+            path: Span { start: span.end, end: span.end },
+            query: Span { start: span.end, end: span.end },
             ..Target::default()
         }),
         _ => Err(RefusalKind::InvalidConnectTarget),
@@ -227,13 +169,7 @@ fn measure_unusual_host(bytes: &[u8]) -> Option<usize> {
     while let Some(&byte) = bytes.get(at) {
         at += match byte {
             b':' => break,
-            b'%' if bytes
-                .get(at + 1..at + 3)?
-                .iter()
-                .all(|&digit| is(digit, HEX)) =>
-            {
-                3
-            }
+            b'%' if bytes.get(at + 1..at + 3)?.iter().all(|&digit| is(digit, HEX)) => 3,
             _ if is(byte, REG_NAME) => 1,
             _ => return None,
         };
@@ -251,9 +187,7 @@ fn is_ip_literal(literal: &[u8]) -> bool {
         };
         return version > 0
             && !address.is_empty()
-            && address
-                .iter()
-                .all(|&byte| is(byte, REG_NAME) || byte == b':');
+            && address.iter().all(|&byte| is(byte, REG_NAME) || byte == b':');
     }
     std::str::from_utf8(literal).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
@@ -261,10 +195,7 @@ fn is_ip_literal(literal: &[u8]) -> bool {
 fn is_port(digits: &[u8]) -> bool {
     digits.len() <= 5
         && digits.iter().all(u8::is_ascii_digit)
-        && digits
-            .iter()
-            .fold(0_u32, |port, digit| port * 10 + u32::from(digit - b'0'))
-            <= 65_535
+        && digits.iter().fold(0_u32, |port, digit| port * 10 + u32::from(digit - b'0')) <= 65_535
 }
 
 #[cfg(test)]
@@ -284,18 +215,9 @@ mod tests {
     fn the_origin_form_is_split_at_the_first_question_mark() {
         assert_eq!(parts(b"/"), (TargetForm::Origin, &b"/"[..], &b""[..]));
         assert_eq!(parts(b"/a?"), (TargetForm::Origin, &b"/a"[..], &b""[..]));
-        assert_eq!(
-            parts(b"/a/b?c=d?e/f"),
-            (TargetForm::Origin, &b"/a/b"[..], &b"c=d?e/f"[..])
-        );
-        assert_eq!(
-            parts(b"//a//"),
-            (TargetForm::Origin, &b"//a//"[..], &b""[..])
-        );
-        assert_eq!(
-            parts(b"/a|{}\"<>^`\\%zz"),
-            (TargetForm::Origin, &b"/a|{}\"<>^`\\%zz"[..], &b""[..])
-        );
+        assert_eq!(parts(b"/a/b?c=d?e/f"), (TargetForm::Origin, &b"/a/b"[..], &b"c=d?e/f"[..]));
+        assert_eq!(parts(b"//a//"), (TargetForm::Origin, &b"//a//"[..], &b""[..]));
+        assert_eq!(parts(b"/a|{}\"<>^`\\%zz"), (TargetForm::Origin, &b"/a|{}\"<>^`\\%zz"[..], &b""[..]));
     }
 
     #[test]
@@ -305,18 +227,9 @@ mod tests {
         assert_eq!(parsed.form, TargetForm::Absolute);
         assert_eq!(parsed.scheme.unwrap().of(target), b"HTTP");
         assert_eq!(parsed.authority.unwrap().of(target), b"Example.com:80");
-        assert_eq!(
-            (parsed.path.of(target), parsed.query.of(target)),
-            (&b"/a"[..], &b"b"[..])
-        );
-        assert_eq!(
-            parts(b"https://h"),
-            (TargetForm::Absolute, &b""[..], &b""[..])
-        );
-        assert_eq!(
-            parts(b"http://h?q"),
-            (TargetForm::Absolute, &b""[..], &b"q"[..])
-        );
+        assert_eq!((parsed.path.of(target), parsed.query.of(target)), (&b"/a"[..], &b"b"[..]));
+        assert_eq!(parts(b"https://h"), (TargetForm::Absolute, &b""[..], &b""[..]));
+        assert_eq!(parts(b"http://h?q"), (TargetForm::Absolute, &b""[..], &b"q"[..]));
     }
 
     #[test]
@@ -345,20 +258,10 @@ mod tests {
     #[test]
     fn connect_takes_host_and_port_and_nothing_else() {
         let parsed = parse(b"example.com:443", MethodKind::Connect).unwrap();
-        assert_eq!(
-            (parsed.form, parsed.authority),
-            (TargetForm::Authority, Some(Span::new(0, 15)))
-        );
+        assert_eq!((parsed.form, parsed.authority), (TargetForm::Authority, Some(Span::new(0, 15))));
         assert!(parse(b"[::1]:443", MethodKind::Connect).is_ok());
-        for target in [
-            &b"/"[..],
-            b"*",
-            b"example.com",
-            b"example.com:",
-            b":443",
-            b"h:65536",
-            b"http://h:1/",
-        ] {
+        for target in [&b"/"[..], b"*", b"example.com", b"example.com:", b":443", b"h:65536", b"http://h:1/"]
+        {
             assert_eq!(
                 parse(target, MethodKind::Connect),
                 Err(RefusalKind::InvalidConnectTarget),
@@ -369,14 +272,8 @@ mod tests {
 
     #[test]
     fn the_asterisk_belongs_to_options() {
-        assert_eq!(
-            parse(b"*", MethodKind::Options).unwrap().form,
-            TargetForm::Asterisk
-        );
-        assert_eq!(
-            parse(b"**", MethodKind::Options),
-            Err(RefusalKind::UnknownTargetForm)
-        );
+        assert_eq!(parse(b"*", MethodKind::Options).unwrap().form, TargetForm::Asterisk);
+        assert_eq!(parse(b"**", MethodKind::Options), Err(RefusalKind::UnknownTargetForm));
     }
 
     #[test]

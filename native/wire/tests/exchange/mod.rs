@@ -4,8 +4,7 @@
 //! Never      judges a byte itself.
 
 use bicorn_wire::{
-    BodyDecoder, BodyStep, Head, HeadParser, Progress, Refusal, Rules, Span, Version,
-    push_chunk_head,
+    BodyDecoder, BodyStep, Head, HeadParser, Progress, Refusal, Rules, Span, Version, push_chunk_head,
 };
 
 /// Names and values, in the order they came.
@@ -30,25 +29,11 @@ pub struct Request {
 
 impl Request {
     /// The request in the plainest bytes that mean the same.
-    #[allow(
-        dead_code,
-        reason = "some of the files that share this module write no request"
-    )]
+    #[allow(dead_code, reason = "some of the files that share this module write no request")]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = [
-            &self.method[..],
-            b" ",
-            &self.target,
-            b" ",
-            self.version.as_bytes(),
-            b"\r\n",
-        ]
-        .concat();
+        let mut out = [&self.method[..], b" ", &self.target, b" ", self.version.as_bytes(), b"\r\n"].concat();
         push_fields(&mut out, &self.fields);
-        let is_chunked = self
-            .fields
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case(b"transfer-encoding"));
+        let is_chunked = self.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"transfer-encoding"));
         if !is_chunked {
             out.extend_from_slice(&self.body);
             return out;
@@ -96,17 +81,11 @@ pub struct Outcome {
 
 /// Feeds the pieces one after the other.
 pub fn exchange<'piece>(pieces: impl IntoIterator<Item = &'piece [u8]>, rules: &Rules) -> Outcome {
-    let mut connection = Connection {
-        rules: *rules,
-        ..Connection::default()
-    };
+    let mut connection = Connection { rules: *rules, ..Connection::default() };
     for piece in pieces {
         connection.receive(piece);
     }
-    Outcome {
-        requests: connection.requests,
-        standing: connection.standing,
-    }
+    Outcome { requests: connection.requests, standing: connection.standing }
 }
 
 #[derive(Default)]
@@ -128,11 +107,7 @@ impl Connection {
         }
         self.buf.extend_from_slice(bytes);
         loop {
-            let goes_on = if self.body.is_some() {
-                self.read_body()
-            } else {
-                self.read_head()
-            };
+            let goes_on = if self.body.is_some() { self.read_body() } else { self.read_head() };
             if !goes_on {
                 return;
             }
@@ -147,11 +122,7 @@ impl Connection {
             }
             Ok(Progress::Partial) => {
                 let is_idle = self.buf.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
-                self.standing = if is_idle {
-                    Standing::Idle
-                } else {
-                    Standing::Pending
-                };
+                self.standing = if is_idle { Standing::Idle } else { Standing::Pending };
                 false
             }
             Ok(Progress::Complete) => {
@@ -202,11 +173,7 @@ impl Connection {
         };
         let keep_alive = request.keep_alive;
         self.requests.push(request);
-        self.standing = if keep_alive {
-            Standing::Idle
-        } else {
-            Standing::Closed
-        };
+        self.standing = if keep_alive { Standing::Idle } else { Standing::Closed };
         keep_alive
     }
 

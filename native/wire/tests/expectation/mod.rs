@@ -30,11 +30,7 @@ enum Value {
 
 impl Value {
     fn text(self) -> Result<String, String> {
-        if let Self::Text(text) = self {
-            Ok(text)
-        } else {
-            Err(format!("{self:?} is no string"))
-        }
+        if let Self::Text(text) = self { Ok(text) } else { Err(format!("{self:?} is no string")) }
     }
 
     /// Each character is one byte: the files hold bytes as Latin-1.
@@ -43,66 +39,42 @@ impl Value {
     }
 
     fn truth(self) -> Result<bool, String> {
-        if let Self::Truth(truth) = self {
-            Ok(truth)
-        } else {
-            Err(format!("{self:?} is no boolean"))
-        }
+        if let Self::Truth(truth) = self { Ok(truth) } else { Err(format!("{self:?} is no boolean")) }
     }
 
     fn number(self) -> Result<u64, String> {
-        if let Self::Number(number) = self {
-            Ok(number)
-        } else {
-            Err(format!("{self:?} is no number"))
-        }
+        if let Self::Number(number) = self { Ok(number) } else { Err(format!("{self:?} is no number")) }
     }
 
     fn list(self) -> Result<Vec<String>, String> {
-        if let Self::List(list) = self {
-            Ok(list)
-        } else {
-            Err(format!("{self:?} is no list"))
-        }
+        if let Self::List(list) = self { Ok(list) } else { Err(format!("{self:?} is no list")) }
     }
 
     fn fields(self) -> Result<Fields, String> {
         self.list()?
             .iter()
             .map(|field| {
-                let (name, value) = field
-                    .split_once(':')
-                    .ok_or(format!("{field:?} has no colon"))?;
-                Ok((
-                    latin1(name)?,
-                    latin1(value.strip_prefix(' ').unwrap_or(value))?,
-                ))
+                let (name, value) = field.split_once(':').ok_or(format!("{field:?} has no colon"))?;
+                Ok((latin1(name)?, latin1(value.strip_prefix(' ').unwrap_or(value))?))
             })
             .collect()
     }
 }
 
 fn latin1(text: &str) -> Result<Vec<u8>, String> {
-    text.chars()
-        .map(|char| u8::try_from(char).map_err(|_| format!("{char:?} is no byte")))
-        .collect()
+    text.chars().map(|char| u8::try_from(char).map_err(|_| format!("{char:?} is no byte"))).collect()
 }
 
 impl Expectation {
     /// Reads the whole text; unknown keys are an error.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut expectation = Self::default();
-        for line in text
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        {
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             if line == "[[request]]" {
                 expectation.requests.push(Request::default());
                 continue;
             }
-            let (key, value) = line
-                .split_once(" = ")
-                .ok_or(format!("{line:?} is no key = value"))?;
+            let (key, value) = line.split_once(" = ").ok_or(format!("{line:?} is no key = value"))?;
             let value = parse_value(value)?;
             match expectation.requests.last_mut() {
                 Some(request) => set_of_request(request, key, value)?,
@@ -122,10 +94,7 @@ impl Expectation {
             "status" => self.status = Some(value.number()? as u16),
             "refused" => self.refused = Some(value.text()?),
             "kind" => self.kind = Some(value.text()?),
-            "settings" => value
-                .list()?
-                .iter()
-                .try_for_each(|setting| set_rule(&mut self.rules, setting))?,
+            "settings" => value.list()?.iter().try_for_each(|setting| set_rule(&mut self.rules, setting))?,
             _ => return Err(format!("unknown key {key:?}")),
         }
         Ok(())
@@ -153,19 +122,9 @@ fn set_of_request(request: &mut Request, key: &str, value: Value) -> Result<(), 
 
 /// A setting as an operator would name it.
 fn set_rule(rules: &mut Rules, setting: &str) -> Result<(), String> {
-    let (name, value) = setting
-        .split_once('=')
-        .ok_or(format!("{setting:?} is no name=value"))?;
-    let number = || {
-        value
-            .parse::<usize>()
-            .map_err(|error| format!("{setting:?}: {error}"))
-    };
-    let flag = || {
-        value
-            .parse::<bool>()
-            .map_err(|error| format!("{setting:?}: {error}"))
-    };
+    let (name, value) = setting.split_once('=').ok_or(format!("{setting:?} is no name=value"))?;
+    let number = || value.parse::<usize>().map_err(|error| format!("{setting:?}: {error}"));
+    let flag = || value.parse::<bool>().map_err(|error| format!("{setting:?}: {error}"));
     match name {
         "limit_request_line" => rules.limits.request_line_bytes = number()?,
         "limit_request_field_size" => rules.limits.field_bytes = number()?,
@@ -197,19 +156,11 @@ fn parse_value(text: &str) -> Result<Value, String> {
             match text {
                 "true" => Value::Truth(true),
                 "false" => Value::Truth(false),
-                number => Value::Number(
-                    number
-                        .parse()
-                        .map_err(|error| format!("{number:?}: {error}"))?,
-                ),
+                number => Value::Number(number.parse().map_err(|error| format!("{number:?}: {error}"))?),
             }
         }
     };
-    if rest.is_empty() {
-        Ok(value)
-    } else {
-        Err(format!("{rest:?} after a value"))
-    }
+    if rest.is_empty() { Ok(value) } else { Err(format!("{rest:?} after a value")) }
 }
 
 fn take_list(rest: &mut &str) -> Result<Vec<String>, String> {
@@ -227,10 +178,7 @@ fn take_list(rest: &mut &str) -> Result<Vec<String>, String> {
 
 fn take_string(rest: &mut &str) -> Result<String, String> {
     let mut string = String::new();
-    let mut chars = rest
-        .strip_prefix('"')
-        .ok_or(format!("{rest:?} is no string"))?
-        .chars();
+    let mut chars = rest.strip_prefix('"').ok_or(format!("{rest:?} is no string"))?.chars();
     loop {
         match chars.next().ok_or("a string without its end")? {
             '"' => {
@@ -244,21 +192,18 @@ fn take_string(rest: &mut &str) -> Result<String, String> {
 }
 
 fn take_escaped(chars: &mut std::str::Chars<'_>) -> Result<char, String> {
-    Ok(
-        match chars.next().ok_or("a backslash without its character")? {
-            'n' => '\n',
-            'r' => '\r',
-            't' => '\t',
-            'b' => '\u{8}',
-            'f' => '\u{c}',
-            'u' => {
-                let digits: String = chars.by_ref().take(4).collect();
-                let code = u32::from_str_radix(&digits, 16)
-                    .map_err(|error| format!("\\u{digits}: {error}"))?;
-                char::from_u32(code).ok_or(format!("\\u{digits} is no character"))?
-            }
-            char @ ('"' | '\\') => char,
-            char => return Err(format!("unknown escape \\{char}")),
-        },
-    )
+    Ok(match chars.next().ok_or("a backslash without its character")? {
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'b' => '\u{8}',
+        'f' => '\u{c}',
+        'u' => {
+            let digits: String = chars.by_ref().take(4).collect();
+            let code = u32::from_str_radix(&digits, 16).map_err(|error| format!("\\u{digits}: {error}"))?;
+            char::from_u32(code).ok_or(format!("\\u{digits} is no character"))?
+        }
+        char @ ('"' | '\\') => char,
+        char => return Err(format!("unknown escape \\{char}")),
+    })
 }
