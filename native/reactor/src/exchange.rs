@@ -456,7 +456,10 @@ fn linger<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) ->
     }
     connection.stage = Stage::Lingering;
     connection.readable = true;
-    core.patience(connection, core.timeouts.linger_ms);
+    // A worker on its way out does not wait long for peers that never close.
+    let t = &core.timeouts;
+    let linger_ms = if core.draining { t.linger_ms.min(t.drain_idle_ms) } else { t.linger_ms };
+    core.patience(connection, linger_ms);
     discard(connection, core)
 }
 

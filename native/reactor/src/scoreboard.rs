@@ -50,6 +50,30 @@ pub struct Slot {
     request_text: [AtomicU64; REQUEST_TEXT_BYTES / 8],
 }
 
+impl Default for Slot {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            pid: zero(),
+            state: zero(),
+            heartbeat_ns: zero(),
+            connections: zero(),
+            accepted: zero(),
+            in_flight: zero(),
+            requests: zero(),
+            refused: zero(),
+            bytes_sent: zero(),
+            bytes_received: zero(),
+            status_classes: std::array::from_fn(|_| zero()),
+            latency: std::array::from_fn(|_| zero()),
+            latency_sum_us: zero(),
+            request_started_ns: zero(),
+            request_text_len: zero(),
+            request_text: std::array::from_fn(|_| zero()),
+        }
+    }
+}
+
 fn add(counter: &AtomicU64, amount: u64) {
     // One writer: no locked instruction is needed, only an untorn store.
     counter.store(counter.load(Relaxed).wrapping_add(amount), Relaxed);
@@ -163,5 +187,44 @@ impl Slot {
         {
             add(&self.status_classes[class], 1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_named_while_it_is_served_and_counted_afterwards() {
+        let slot = Slot::default();
+        slot.request_entered(1_000, b"GET", b"/a?b=1");
+        assert_eq!(slot.request_text(), b"GET /a?b=1");
+        assert_eq!(slot.in_flight.load(Relaxed), 1);
+        slot.request_left(1_000, 5_000_000, 404);
+        assert_eq!(slot.in_flight.load(Relaxed), 0);
+        assert_eq!(slot.requests.load(Relaxed), 1);
+        assert_eq!(slot.status_classes[3].load(Relaxed), 1);
+        // 4999 µs lie between 2^12 and 2^13.
+        assert_eq!(slot.latency[13].load(Relaxed), 1);
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_is_cut() {
+        let slot = Slot::default();
+        slot.request_entered(0, b"GET", &[b'x'; 1_000]);
+        assert_eq!(slot.request_text().len(), REQUEST_TEXT_BYTES);
+        slot.request_entered(0, &[b'M'; 1_000], b"/");
+        assert_eq!(slot.request_text().len(), REQUEST_TEXT_BYTES);
+    }
+
+    #[test]
+    fn a_reset_row_is_a_fresh_one() {
+        let slot = Slot::default();
+        slot.connection_opened();
+        slot.request_entered(7, b"GET", b"/");
+        slot.request_left(7, 9, 200);
+        slot.reset();
+        assert_eq!(format!("{:?}", slot.latency), format!("{:?}", Slot::default().latency));
+        assert_eq!(slot.connections.load(Relaxed) + slot.requests.load(Relaxed), 0);
     }
 }

@@ -24,6 +24,10 @@ const EVENTS_MAX: usize = 256;
 /// Connections accepted before those that are open get their turn again.
 const ACCEPTS_PER_TURN: usize = 16;
 
+/// Connections taken from a listen queue at the beginning of a drain: twice the default backlog, so
+/// that what waited is served, and a flood cannot hold the drain up.
+const DRAINED_ACCEPTS_MAX: usize = 4096;
+
 /// How long accepting rests when the process or the machine is out of descriptors or memory.
 const ACCEPT_REST_MS: u64 = 250;
 
@@ -349,12 +353,16 @@ impl<A: Application> Server<A> {
         }
         self.core.draining = true;
         for listener in 0..self.sources.listeners.len() {
-            while self.accept_one(listener) {}
+            for _ in 0..DRAINED_ACCEPTS_MAX {
+                if !self.accept_one(listener) {
+                    break;
+                }
+            }
         }
         self.sources.listeners.clear();
         self.accept_rests_until_ms = None;
         for (_, connection) in &mut self.connections {
-            if matches!(connection.stage, Stage::Idle) {
+            if matches!(connection.stage, Stage::Idle | Stage::Lingering) {
                 self.core.patience(connection, self.core.timeouts.drain_idle_ms);
             }
         }

@@ -1,0 +1,343 @@
+//! The loop, with an application written in Rust, on real sockets.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bicorn_reactor::scoreboard::Slot;
+use bicorn_reactor::{
+    Application, Clock, Core, Incident, Outbox, Outcome, Pull, Request, RequestBody, Server, Sources, Spool,
+    SpoolRules, Timeouts, Turn,
+};
+use bicorn_wire::{Refusal, Rules, push_refusal};
+use rustix::net::SocketAddrAny;
+
+/// What the test and the application share.
+#[derive(Default)]
+struct Seen {
+    draining: AtomicBool,
+    pulls: AtomicUsize,
+    abandoned: AtomicUsize,
+}
+
+/// Answers `METHOD target body`; `/stream/N` streams N blocks of 64 KiB.
+struct Echo {
+    slot: Box<Slot>,
+    seen: Arc<Seen>,
+}
+
+const BLOCK: usize = 64 * 1024;
+
+fn body_bytes(body: RequestBody<'_>) -> (Vec<u8>, &'static str) {
+    match body {
+        RequestBody::Empty => (Vec::new(), "none"),
+        RequestBody::Slice(bytes) => (bytes.to_vec(), "slice"),
+        RequestBody::Memory(bytes) => (bytes, "memory"),
+        RequestBody::File(mut file, len) => {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes.len() as u64, len);
+            (bytes, "file")
+        }
+    }
+}
+
+impl Application for Echo {
+    type Chunk = Vec<u8>;
+    type Stream = usize;
+    type Peer = ();
+
+    fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    fn peer(&mut self, _: usize, _: Option<SocketAddrAny>) {}
+
+    fn call(
+        &mut self,
+        request: Request<'_, ()>,
+        outbox: &mut Outbox<Vec<u8>>,
+        _: &mut Clock,
+    ) -> Outcome<usize> {
+        let target = String::from_utf8(request.head.target.of(request.bytes).to_vec()).unwrap();
+        let keep_alive = request.may_keep_alive && request.head.keep_alive;
+        if let Some(blocks) = target.strip_prefix("/stream/") {
+            let blocks: usize = blocks.parse().unwrap();
+            outbox.push(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", blocks * BLOCK).as_bytes());
+            return Outcome::Stream(blocks);
+        }
+        let (body, kept) = body_bytes(request.body);
+        let text = format!("{target} {} {kept}", body.len());
+        let connection = if keep_alive { "keep-alive" } else { "close" };
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n", text.len());
+        outbox.push(head.as_bytes());
+        outbox.push_chunk(text.into_bytes());
+        Outcome::Done { keep_alive }
+    }
+
+    fn pull(
+        &mut self,
+        stream: &mut Option<usize>,
+        _: BorrowedFd<'_>,
+        outbox: &mut Outbox<Vec<u8>>,
+        _: &mut Clock,
+    ) -> Pull {
+        self.seen.pulls.fetch_add(1, SeqCst);
+        let left = stream.as_mut().unwrap();
+        if *left == 0 {
+            *stream = None;
+            return Pull::Done { keep_alive: true };
+        }
+        *left -= 1;
+        outbox.push_chunk(vec![b'x'; BLOCK]);
+        Pull::More
+    }
+
+    fn abandon(&mut self, _: usize, _: &mut Clock) {
+        self.seen.abandoned.fetch_add(1, SeqCst);
+    }
+
+    fn refuse(&mut self, refusal: &Refusal, (): &mut (), outbox: &mut Outbox<Vec<u8>>, clock: &mut Clock) {
+        outbox.push_with(|out| push_refusal(out, refusal.status, b"test", clock.date(), true));
+    }
+
+    fn incident(&mut self, incident: Incident) {
+        panic!("{incident:?}");
+    }
+
+    fn wait<R>(&mut self, block: impl FnOnce() -> R) -> R {
+        block()
+    }
+
+    fn turn(&mut self) -> Turn {
+        if self.seen.draining.load(SeqCst) { Turn::Drain } else { Turn::Continue }
+    }
+}
+
+struct Running {
+    address: SocketAddr,
+    seen: Arc<Seen>,
+    wake: OwnedFd,
+    thread: JoinHandle<()>,
+}
+
+const TIMEOUTS: Timeouts = Timeouts {
+    header_ms: 30_000,
+    body_ms: 30_000,
+    write_ms: 30_000,
+    keepalive_ms: 30_000,
+    linger_ms: 2_000,
+    drain_idle_ms: 100,
+};
+
+fn start(timeouts: Timeouts) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::new(Seen::default());
+    let shared = Arc::clone(&seen);
+    let (woken, wake) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+    let thread = std::thread::spawn(move || {
+        let app = Echo { slot: Box::new(Slot::default()), seen: shared };
+        let spool =
+            SpoolRules { body_bytes: 100_000, total_bytes: 1_000_000, directory: std::env::temp_dir() };
+        let core = Core::new(app, Rules::default(), timeouts, Spool::new(spool));
+        let sources =
+            Sources { listeners: vec![listener.into()], wake: Some(woken), lifeline: None, shared: false };
+        Server::new(core, sources).unwrap().run().unwrap();
+    });
+    Running { address, seen, wake, thread }
+}
+
+impl Running {
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    fn drain(self) -> Duration {
+        let begun = Instant::now();
+        self.seen.draining.store(true, SeqCst);
+        rustix::io::write(&self.wake, b"!").unwrap();
+        self.thread.join().unwrap();
+        begun.elapsed()
+    }
+}
+
+/// Reads one answer with a Content-Length; gives its head and its body.
+fn answer(stream: &mut TcpStream) -> (String, Vec<u8>) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.split("Content-Length: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    let mut body = vec![0; length.parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    (head, body)
+}
+
+fn text(stream: &mut TcpStream) -> String {
+    String::from_utf8(answer(stream).1).unwrap()
+}
+
+fn is_closed(stream: &mut TcpStream) -> bool {
+    matches!(stream.read(&mut [0; 16]), Ok(0))
+}
+
+#[test]
+fn a_connection_serves_request_after_request_and_the_same_head_again() {
+    let server = start(TIMEOUTS);
+    let mut client = server.connect();
+    for target in ["/a", "/a", "/b", "/a"] {
+        write!(client, "GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        assert_eq!(text(&mut client), format!("{target} 0 none"));
+    }
+    server.drain();
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_behind_a_stream_too() {
+    let server = start(TIMEOUTS);
+    let mut client = server.connect();
+    client
+        .write_all(b"GET /stream/40 HTTP/1.1\r\nHost: h\r\n\r\nGET /1 HTTP/1.1\r\nHost: h\r\n\r\nPOST /2 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabcGET /3 HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
+    assert_eq!(answer(&mut client).1.len(), 40 * BLOCK);
+    assert_eq!(
+        [text(&mut client), text(&mut client), text(&mut client)],
+        ["/1 0 none", "/2 3 slice", "/3 0 none"]
+    );
+    server.drain();
+}
+
+#[test]
+fn a_body_that_comes_in_pieces_is_handed_over_whole() {
+    let server = start(TIMEOUTS);
+    for (size, kept) in [(3, "memory"), (100_000, "memory"), (100_001, "file"), (700_000, "file")] {
+        let mut client = server.connect();
+        write!(
+            client,
+            "POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n"
+        )
+        .unwrap();
+        let mut interim = [0; 25];
+        client.read_exact(&mut interim).unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+        client.write_all(&vec![b'b'; size]).unwrap();
+        assert_eq!(text(&mut client), format!("/p {size} {kept}"));
+    }
+    server.drain();
+}
+
+#[test]
+fn a_reader_that_stops_reading_stops_its_own_stream_and_nobody_else() {
+    let server = start(TIMEOUTS);
+    let mut slow = server.connect();
+    slow.write_all(b"GET /stream/4000 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut quick = server.connect();
+    for _ in 0..100 {
+        quick.write_all(b"GET /q HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        assert_eq!(text(&mut quick), "/q 0 none");
+    }
+    // 250 MiB were asked for; what the two socket buffers hold is all that was pulled.
+    assert!(server.seen.pulls.load(SeqCst) < 1000, "{} pulls", server.seen.pulls.load(SeqCst));
+    assert_eq!(answer(&mut slow).1.len(), 4000 * BLOCK);
+    server.drain();
+}
+
+#[test]
+fn a_stream_whose_reader_is_gone_is_abandoned() {
+    let server = start(TIMEOUTS);
+    let mut client = server.connect();
+    client.write_all(b"GET /stream/4000 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    client.read_exact(&mut [0; 100]).unwrap();
+    drop(client); // Unread bytes make this a reset.
+    let seen = Arc::clone(&server.seen);
+    server.drain();
+    assert_eq!(seen.abandoned.load(SeqCst), 1);
+}
+
+#[test]
+fn half_a_head_is_answered_408_in_time_and_silence_is_just_closed() {
+    let server = start(Timeouts { header_ms: 300, ..TIMEOUTS });
+    let mut half = server.connect();
+    half.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
+    let mut silent = server.connect();
+    let (head, _) = answer(&mut half);
+    assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
+    assert!(is_closed(&mut half));
+    assert!(is_closed(&mut silent));
+    server.drain();
+}
+
+#[test]
+fn a_body_that_stops_coming_is_answered_408() {
+    let server = start(Timeouts { body_ms: 300, ..TIMEOUTS });
+    let mut client = server.connect();
+    client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc").unwrap();
+    assert!(answer(&mut client).0.starts_with("HTTP/1.1 408 "));
+    server.drain();
+}
+
+#[test]
+fn a_refusal_is_read_even_by_a_client_that_is_still_sending() {
+    let server = start(TIMEOUTS);
+    let mut client = server.connect();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n").unwrap();
+    client.write_all(&vec![b'z'; 1 << 20]).unwrap();
+    assert!(answer(&mut client).0.starts_with("HTTP/1.1 400 "));
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(is_closed(&mut client));
+    server.drain();
+}
+
+#[test]
+fn a_half_closed_client_gets_its_answer() {
+    let server = start(TIMEOUTS);
+    let mut client = server.connect();
+    client.write_all(b"GET /half HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(text(&mut client), "/half 0 none");
+    assert!(is_closed(&mut client));
+    server.drain();
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_its_keep_alive() {
+    let server = start(Timeouts { keepalive_ms: 200, ..TIMEOUTS });
+    let mut client = server.connect();
+    client.write_all(b"GET /k HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    assert_eq!(text(&mut client), "/k 0 none");
+    assert!(is_closed(&mut client));
+    server.drain();
+}
+
+#[test]
+fn a_drain_serves_what_has_begun_and_does_not_wait_for_the_idle() {
+    let server = start(TIMEOUTS);
+    let mut idle = server.connect();
+    idle.write_all(b"GET /i HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    assert_eq!(text(&mut idle), "/i 0 none");
+    let mut busy = server.connect();
+    busy.write_all(b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab").unwrap();
+    // The idle client's answer above came after both were accepted or will be by the drain itself.
+    let waiting = std::thread::spawn(move || {
+        busy.write_all(b"cd").unwrap();
+        answer(&mut busy)
+    });
+    let took = server.drain();
+    let (head, body) = waiting.join().unwrap();
+    assert!(body.starts_with(b"/b 4 "));
+    assert!(head.contains("200 OK"));
+    assert!(is_closed(&mut idle));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
