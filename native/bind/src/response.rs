@@ -6,12 +6,15 @@
 //! Invariant  no byte of the head leaves before the first byte of the body, or the end, is known
 //!            (PEP 3333); and never more body bytes than Content-Length said.
 
+use std::fs::File;
+use std::sync::Arc;
+
 use bicorn_reactor::Outbox;
 use bicorn_reactor::clock::DATE_BYTES;
 use bicorn_wire::{LAST_CHUNK, ResponseFraming, Version, push_chunk_head, response_framing};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyList, PySequence, PyString, PyTuple};
 
 use crate::chunk::Chunk;
 use crate::text::latin1_bytes;
@@ -143,7 +146,7 @@ impl Response {
         let result = if let Ok(list) = headers.cast_exact::<PyList>() {
             list.iter().try_for_each(|pair| self.field(&pair))
         } else {
-            headers.try_iter()?.try_for_each(|pair| self.field(&pair?))
+            headers.try_iter().and_then(|mut pairs| pairs.try_for_each(|pair| self.field(&pair?)))
         };
         if result.is_err() {
             self.reset();
@@ -283,8 +286,23 @@ impl Response {
         }
     }
 
-    /// How many bytes of a body of `available` bytes may still be sent as they are, unframed.
-    pub fn allowance(&self, available: u64) -> u64 {
+    /// Puts `len` bytes of a file into the outbox, framed, or as many of them as were promised.
+    pub fn send_file(&mut self, outbox: &mut Outbox<Chunk>, file: File, offset: u64, len: u64) {
+        let fits = self.allowance(len);
+        // What write() sent before the file may have begun a chunked body.
+        let chunked = self.framing == ResponseFraming::Chunked && fits > 0;
+        if chunked {
+            outbox.push_with(|out| push_chunk_head(out, fits as usize));
+        }
+        outbox.push_file(Arc::new(file), offset, fits);
+        if chunked {
+            outbox.push(b"\r\n");
+        }
+        self.body_bytes += fits;
+    }
+
+    /// How many bytes of a body of `available` bytes may still be sent.
+    fn allowance(&self, available: u64) -> u64 {
         match self.framing {
             ResponseFraming::Empty => 0,
             ResponseFraming::Length(promised) => available.min(promised - self.body_bytes),
@@ -356,12 +374,17 @@ fn pair_of<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<
     {
         return Ok((tuple.get_item(0)?, tuple.get_item(1)?));
     }
-    pair.extract().map_err(|_| {
-        PyTypeError::new_err(format!(
-            "a header must be a (name, value) pair, not {}",
-            pair.repr().map_or_else(|_| "that".to_owned(), |repr| repr.to_string())
-        ))
-    })
+    // Gunicorn unpacks whatever gives two items, and applications give lists.
+    match pair.cast::<PySequence>() {
+        Ok(sequence) if !pair.is_instance_of::<PyString>() && sequence.len()? == 2 => {
+            Ok((sequence.get_item(0)?, sequence.get_item(1)?))
+        }
+        // The type only, as with values: what it holds may be a secret.
+        _ => Err(PyTypeError::new_err(format!(
+            "a header must be a (name, value) pair, not {} of another length or kind",
+            pair.get_type().name()?
+        ))),
+    }
 }
 
 fn text_or_bytes(value: &Bound<'_, PyAny>, what: &str) -> PyResult<Vec<u8>> {

@@ -9,7 +9,6 @@ use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bicorn_reactor::scoreboard::Slot as Row;
 use bicorn_reactor::{Application, Clock, Incident, Outbox, Outcome, Pull, Request, RequestBody, Turn};
@@ -510,9 +509,7 @@ fn send_file(
     if !response.head_sent {
         response.send_head(outbox, Some(len));
     }
-    let allowed = response.allowance(len);
-    outbox.push_file(Arc::new(file), offset, allowed);
-    response.body_bytes += allowed;
+    response.send_file(outbox, file, offset, len);
     Ok(response.end(outbox))
 }
 
