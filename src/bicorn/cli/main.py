@@ -18,6 +18,7 @@ from bicorn.arbiter.daemon import daemonize
 from bicorn.config import Settings, load_settings
 from bicorn.config.values import current_directory
 from bicorn.errors import AppImportError, BicornError, ExitCode
+from bicorn.workers.registry import load_worker_class
 
 #: 128 + SIGINT, what a shell reports for a command ended by Ctrl-C.
 EXIT_INTERRUPTED: Final = 130
@@ -59,6 +60,7 @@ def _check(settings: Settings) -> int:
     os.environ.update(settings.env)
     app = Application(settings)
     app.chdir()
+    load_worker_class(settings)
     try:
         app.wsgi()
     except AppImportError as error:

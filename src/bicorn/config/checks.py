@@ -8,37 +8,16 @@ Invariant  settings that passed ask for nothing that would be ignored.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from bicorn.config.addresses import parse_address
 from bicorn.config.kind import Invalid
 from bicorn.config.setting import Setting, shown
 from bicorn.config.settings import Settings
-from bicorn.config.spelling import nearest
 from bicorn.errors import ConfigError
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-
-SYNC_PATHS: Final = ("gunicorn.workers.sync.SyncWorker", "bicorn.workers.sync.SyncWorker")
-
-# The worker classes that Gunicorn knows by name or that are published for it, and what each would need here.
-ABSENT_WORKERS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("gthread", "gunicorn.workers.gthread.ThreadWorker"), "the gthread worker class"),
-    **dict.fromkeys(("gevent", "gunicorn.workers.ggevent.GeventWorker"), "the gevent worker class"),
-    **dict.fromkeys(
-        ("gevent_wsgi", "gevent_pywsgi", "gunicorn.workers.ggevent.GeventPyWSGIWorker"),
-        "the gevent_pywsgi worker class",
-    ),
-    **dict.fromkeys(("tornado", "gunicorn.workers.gtornado.TornadoWorker"), "the tornado worker class"),
-    **dict.fromkeys(("eventlet", "gunicorn.workers.geventlet.EventletWorker"), "the eventlet worker class"),
-    **dict.fromkeys(("asgi", "gunicorn.workers.gasgi.ASGIWorker"), "the asgi worker class"),
-    **dict.fromkeys(
-        ("uvicorn.workers.UvicornWorker", "uvicorn.workers.UvicornH11Worker", "uvicorn_worker.UvicornWorker"),
-        "the asgi worker class",
-    ),
-}
-KNOWN_WORKERS: Final = ("sync", *(name for name in ABSENT_WORKERS if "." not in name))
 
 LATER: Final = "which arrives with a later version of Bicorn"
 
@@ -67,21 +46,6 @@ def _absent(settings: Settings, name: str, declaration: Setting[object]) -> Iter
 
 def _where(settings: Settings, name: str) -> str:
     return f"{name} = {shown(settings.values[name])} ({settings.source_of(name)})"
-
-
-def _worker_class(settings: Settings) -> Iterator[str]:
-    name = settings.worker_class
-    if not isinstance(name, str) or name == "sync" or name in SYNC_PATHS or name.startswith("egg:"):
-        return
-    where = _where(settings, "worker_class")
-    if name in ABSENT_WORKERS:
-        yield f"{where} asks for {ABSENT_WORKERS[name]}, {LATER}; use sync"
-    elif "." not in name:
-        meant = nearest(name, KNOWN_WORKERS)
-        hint = f"; did you mean {meant}?" if meant else ""
-        yield (
-            f"{where} is not allowed; it has to be one of {', '.join(KNOWN_WORKERS)}, or the dotted path of a class{hint}"
-        )
 
 
 def _threads(settings: Settings) -> Iterator[str]:
@@ -117,7 +81,6 @@ def _directories(settings: Settings) -> Iterator[str]:
 
 
 CHECKS: Final[tuple[Callable[[Settings], Iterator[str]], ...]] = (
-    _worker_class,
     _threads,
     _bind,
     _raw_env,

@@ -1,69 +1,141 @@
 """Which class a `worker_class` value means.
 
-Owns       the short names of our worker classes and the way to a user's own class.
+Owns       the short names of worker classes and the ways to a class that somebody else wrote.
 Never      imports a worker class before it is asked for: each brings its own driver.
-Invariant  what load_worker_class gives is a subclass of bicorn.workers.base.Worker.
+Invariant  what load_worker_class gives is a subclass of bicorn.workers.base.Worker, and its setup() has run.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from bicorn.config.spelling import nearest
 from bicorn.errors import ConfigError
 from bicorn.workers.base import Worker
 
 if TYPE_CHECKING:
     from bicorn.config import Settings
 
-#: Short names, and the dotted names under which Gunicorn's configurations know the same classes.
-ALIASES: Final = {
+#: Short names. Code written for Gunicorn knows this very dict as gunicorn.workers.SUPPORTED_WORKERS, and some of it
+#: adds names of its own before the class is looked up: the one place here that may grow after import.
+ALIASES: Final[dict[str, str]] = {
     "sync": "bicorn.workers.sync.SyncWorker",
+}
+#: Gunicorn's dotted names of classes that stand elsewhere here. They work without the gunicorn namespace, too.
+MOVED: Final[Mapping[str, str]] = {
     "gunicorn.workers.sync.SyncWorker": "bicorn.workers.sync.SyncWorker",
+}
+#: Names that Gunicorn has and this version has not: an alias or a dotted name, and what it asks for.
+ABSENT: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("gthread", "gunicorn.workers.gthread.ThreadWorker"), "the gthread worker class"),
+    **dict.fromkeys(("gevent", "gunicorn.workers.ggevent.GeventWorker"), "the gevent worker class"),
+    **dict.fromkeys(
+        ("gevent_wsgi", "gevent_pywsgi", "gunicorn.workers.ggevent.GeventPyWSGIWorker"),
+        "the gevent_pywsgi worker class",
+    ),
+    **dict.fromkeys(("tornado", "gunicorn.workers.gtornado.TornadoWorker"), "the tornado worker class"),
+    **dict.fromkeys(("eventlet", "gunicorn.workers.geventlet.EventletWorker"), "the eventlet worker class"),
+    **dict.fromkeys(("asgi", "gunicorn.workers.gasgi.ASGIWorker"), "the asgi worker class"),
+}
+#: What to install when the module of a worker class, or one that it imports, is not there.
+INSTALL: Final[Mapping[str, str]] = {
+    "gevent": "'bicorn[gevent]'",
+    "eventlet": "'bicorn[eventlet]'",
+    "tornado": "'bicorn[tornado]'",
+    "uvloop": "'bicorn[uvloop]'",
+    "uvicorn": "uvicorn-worker",
+    "uvicorn_worker": "uvicorn-worker",
+    "aiohttp": "aiohttp",
+    "meinheld": "meinheld",
+    "geventwebsocket": "gevent-websocket",
 }
 ENTRY_POINT_GROUP: Final = "gunicorn.workers"
 
 
+class _NotFound(Exception):
+    """A name leads to no class; the text says why, and what to do."""
+
+
 def load_worker_class(settings: Settings) -> type[Worker]:
-    """Give the class that `worker_class` names: a class, an alias, a dotted name, or egg:DISTRIBUTION#NAME."""
+    """Give the class that is named: a class, an alias, package.module.Class, module:Class, or egg:DISTRIBUTION#NAME."""
     named = settings.worker_class
-    found = _load(named) if isinstance(named, str) else named
-    if not (isinstance(found, type) and issubclass(found, Worker)):
-        raise ConfigError(
-            f"worker_class ({settings.source_of('worker_class')}): {named!r} is not a subclass of "
-            f"{Worker.__module__}.{Worker.__qualname__}"
-        )
+    try:
+        found = _find(named) if isinstance(named, str) else named
+        if not (isinstance(found, type) and issubclass(found, Worker)):
+            raise _NotFound(_no_worker(found))
+    except _NotFound as reason:
+        raise ConfigError(f"worker_class = {named!r} ({settings.source_of('worker_class')}): {reason}") from reason
     setup = getattr(found, "setup", None)
     if setup is not None:
         setup()
     return found
 
 
-def _load(name: str) -> object:
-    dotted = ALIASES.get(name, name)
+def _find(name: str) -> object:
+    if name in ABSENT and name not in ALIASES:
+        raise _NotFound(f"it asks for {ABSENT[name]}, which arrives with a later version of Bicorn; use sync")
+    dotted = MOVED.get(name) or ALIASES.get(name, name)
+    if dotted.startswith("egg:"):
+        return _entry_point(dotted)
+    module, separator, attribute = dotted.rpartition(":" if ":" in dotted else ".")
+    if not separator:
+        raise _NotFound(_unknown(name))
+    return _attribute(module, attribute)
+
+
+def _unknown(name: str) -> str:
+    meant = nearest(name, [*ALIASES, *(absent for absent in ABSENT if "." not in absent)])
+    hint = f" Did you mean {meant}?" if meant else ""
+    return f"there is no such name; known are {', '.join(ALIASES)}, and a class as package.module.Class.{hint}"
+
+
+def _attribute(module_name: str, attribute: str) -> object:
     try:
-        if dotted.startswith("egg:"):
-            return _entry_point(dotted)
-        module, dot, attribute = dotted.rpartition(".")
-        if not dot:
-            raise ConfigError(f"worker_class: {name!r} is unknown; known are {', '.join(_short_names())}")
-        found: object = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, LookupError) as error:
-        raise ConfigError(
-            f"worker_class: cannot load {name!r}: {error}. Give a class as package.module.Class"
-        ) from error
+        found: object = importlib.import_module(module_name)
+        for name in attribute.split("."):
+            found = getattr(found, name)
+    except ModuleNotFoundError as error:
+        raise _NotFound(_not_installed(module_name, error)) from error
+    except AttributeError:
+        raise _NotFound(f"the module {module_name!r} has no class {attribute!r}") from None
+    except Exception as error:  # whatever the user's module raises while it is imported
+        raise _NotFound(f"importing {module_name!r} raised {type(error).__name__}: {error}") from error
     return found
 
 
-def _short_names() -> list[str]:
-    return [name for name in ALIASES if "." not in name]
+def _not_installed(module_name: str, error: ModuleNotFoundError) -> str:
+    missing = error.name or module_name
+    package = missing.partition(".")[0]
+    if package in INSTALL:
+        return f"the package {package} is not installed: pip install {INSTALL[package]}"
+    if missing != package and error.args:
+        return str(error)  # A package that is there lacks a module; Bicorn's gunicorn namespace says which it has.
+    return f"there is no module {missing!r}; check the name, and that its package is installed in this environment"
 
 
 def _entry_point(uri: str) -> object:
     distribution, _, name = uri.removeprefix("egg:").partition("#")
-    for entry in importlib.metadata.distribution(distribution).entry_points:
-        if entry.group == ENTRY_POINT_GROUP and entry.name == name:
-            found: object = entry.load()
-            return found
-    raise LookupError(f"{distribution!r} has no entry point {name!r} in the group {ENTRY_POINT_GROUP!r}")
+    try:
+        entries = importlib.metadata.distribution(distribution).entry_points
+    except importlib.metadata.PackageNotFoundError:
+        raise _NotFound(f"the distribution {distribution!r} is not installed") from None
+    names = {entry.name: entry for entry in entries if entry.group == ENTRY_POINT_GROUP}
+    if name not in names:
+        known = f"it has {', '.join(names)}" if names else "it has none"
+        raise _NotFound(f"{distribution!r} has no entry point {name!r} in the group {ENTRY_POINT_GROUP!r}; {known}")
+    entry = names[name]
+    return _attribute(entry.module, entry.attr)
+
+
+def _no_worker(found: object) -> str:
+    ours = f"{Worker.__module__}.{Worker.__qualname__}"
+    bases = found.__mro__ if isinstance(found, type) else ()
+    if any(base.__module__ == "gunicorn.workers.base" for base in bases):
+        return (
+            f"its base is the real Gunicorn's Worker and not {ours}. Start without --no-gunicorn-namespace (and "
+            "without BICORN_NO_GUNICORN_NAMESPACE), so that classes written for Gunicorn find Bicorn's"
+        )
+    return f"it is not a subclass of {ours}"
