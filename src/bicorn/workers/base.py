@@ -124,6 +124,7 @@ class Worker:
         self.wsgi: Callable[..., Any] | None = None  # Any: the interface is the subclass's matter
         self.wait_fds: list[Any] = []  # Any: listeners and descriptors, for select()
         self._said_ready = False
+        self._is_ready_at_notify = False
         self._is_leaving = False
 
     def __str__(self) -> str:
@@ -150,8 +151,7 @@ class Worker:
         self.cfg.post_worker_init(self)
         self.booted = True
         if not self.SAYS_READY:
-            # A worker class of another's making: connections wait in the listen queue until its run() accepts.
-            self.mark_ready()
+            self._expect_ready()
         self.run()
 
     def load_wsgi(self) -> None:
@@ -193,6 +193,22 @@ class Worker:
         """Show that this worker is alive; to be called at least every `timeout` seconds."""
         if self.slot is not None:
             self.slot.beat()
+        if self._is_ready_at_notify:
+            self._is_ready_at_notify = False
+            self.mark_ready()
+
+    def _expect_ready(self) -> None:
+        """Take the first sign of life from run() as the word that it accepts, for classes that have no such word.
+
+        Their loops notify when they turn, which is after whatever could still fail at start (the lifespan of an ASGI
+        application, an asynchronous factory): a reload that fails there leaves the workers of before in place.
+        """
+        self.notify()
+        if self.cfg.timeout:
+            self._is_ready_at_notify = True
+        else:
+            # Nobody watches heartbeats, so there may be none. Connections wait in the listen queue until run() accepts.
+            self.mark_ready()
 
     def mark_ready(self) -> None:
         """Tell the arbiter that this worker accepts; the first call counts."""
