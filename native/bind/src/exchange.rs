@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::chunk::Chunk;
-use crate::response::Response;
+use crate::response::{Response, early_hint};
 
 /// Bounds of what `write()` may hold back.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,8 @@ pub struct Exchange {
     pub response: Response,
     wire: Option<Wire>,
     rules: WriteRules,
+    /// Bytes that left while the application ran, which the loop has not counted.
+    sent_early: usize,
 }
 
 #[pymethods]
@@ -51,22 +53,14 @@ impl Exchange {
         let Ok(block) = data.cast::<PyBytes>() else {
             return Err(not_bytes(data));
         };
-        let wire =
-            self.wire.ok_or_else(|| PyRuntimeError::new_err("write() was called outside of its request"))?;
-        // SAFETY: the loop is inside the application and waits for it; see the invariant of this module.
-        let outbox = unsafe { &mut *wire.outbox.as_ptr() };
-        if !self.response.head_sent {
-            self.response.send_head(outbox, None);
-        }
-        self.response.send_body(outbox, block.clone());
-        self.send_now(py, wire, outbox)
+        self.write(py, block)
     }
 }
 
 impl Exchange {
     /// An exchange between two requests.
     pub fn new(server: &[u8], rules: WriteRules) -> Self {
-        Self { response: Response::new(server), wire: None, rules }
+        Self { response: Response::new(server), wire: None, rules, sent_early: 0 }
     }
 
     /// The application is entered: it may write.
@@ -80,6 +74,37 @@ impl Exchange {
     #[inline]
     pub fn leave(&mut self) {
         self.wire = None;
+    }
+
+    /// Bytes sent so far that nobody has counted.
+    #[inline]
+    pub fn take_sent_early(&mut self) -> usize {
+        std::mem::take(&mut self.sent_early)
+    }
+
+    /// The response, and the outbox it goes into. Whoever holds them must not run Python code
+    /// meanwhile: it could call `write()`, which takes them too.
+    ///
+    /// # Errors
+    /// The loop is not inside the application.
+    #[inline]
+    pub fn parts(&mut self) -> PyResult<(&mut Response, &mut Outbox<Chunk>)> {
+        let wire = self.wire.ok_or_else(|| PyRuntimeError::new_err("this request is over"))?;
+        // SAFETY: the loop is inside the application and uses the outbox through this pointer only; see
+        // the invariant of this module. The exchange is borrowed for as long as the outbox is.
+        Ok((&mut self.response, unsafe { &mut *wire.outbox.as_ptr() }))
+    }
+
+    fn write(&mut self, py: Python<'_>, block: &Bound<'_, PyBytes>) -> PyResult<()> {
+        let (response, outbox) = self.parts()?;
+        if response.ended {
+            return Err(PyRuntimeError::new_err("write() was called after the end of the response"));
+        }
+        if !response.head_sent {
+            response.send_head(outbox, None);
+        }
+        response.send_body(outbox, block.clone());
+        self.send_now(py)
     }
 
     fn start_response(
@@ -101,24 +126,29 @@ impl Exchange {
     }
 
     fn early_hints(&mut self, py: Python<'_>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
-        let Some(wire) = self.wire else { return Ok(()) };
-        // SAFETY: as in `__call__`.
-        let outbox = unsafe { &mut *wire.outbox.as_ptr() };
-        if self.response.early_hints(outbox, headers)? {
-            self.send_now(py, wire, outbox)?;
+        let hint = early_hint(headers)?;
+        let Ok((response, outbox)) = self.parts() else { return Ok(()) };
+        if response.head_sent || response.ended || !response.terms.version.is_http11() {
+            return Ok(());
         }
-        Ok(())
+        outbox.push(&hint);
+        self.send_now(py)
     }
 
     /// Gives the kernel what it takes; waits only once too much has gathered.
-    fn send_now(&self, py: Python<'_>, wire: Wire, outbox: &mut Outbox<Chunk>) -> PyResult<()> {
-        // SAFETY: the connection stays open while its application runs.
-        let socket = unsafe { BorrowedFd::borrow_raw(wire.socket) };
+    fn send_now(&mut self, py: Python<'_>) -> PyResult<()> {
+        let Some(Wire { socket, .. }) = self.wire else { return Ok(()) };
         loop {
-            match outbox.flush(socket, |_| {}) {
+            let mut sent = 0;
+            let (_, outbox) = self.parts()?;
+            // SAFETY: the connection stays open while its application runs.
+            let flushed = outbox.flush(unsafe { BorrowedFd::borrow_raw(socket) }, |count| sent += count);
+            let waiting_bytes = outbox.waiting_bytes();
+            self.sent_early += sent;
+            match flushed {
                 Ok(Flush::Done) => return Ok(()),
-                Ok(Flush::Blocked) if outbox.waiting_bytes() <= self.rules.waiting_bytes => return Ok(()),
-                Ok(Flush::Blocked) => self.wait_writable(py, wire.socket)?,
+                Ok(Flush::Blocked) if waiting_bytes <= self.rules.waiting_bytes => return Ok(()),
+                Ok(Flush::Blocked) => self.wait_writable(py, socket)?,
                 Err(errno) => return Err(os_error(errno)),
             }
         }

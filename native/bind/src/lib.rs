@@ -7,6 +7,7 @@
 use pyo3::prelude::*;
 
 mod access;
+mod body;
 mod chunk;
 mod environ;
 mod exchange;

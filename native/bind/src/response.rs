@@ -69,6 +69,8 @@ pub struct Response {
     keep_alive: bool,
     /// Body bytes handed over, without chunk framing.
     pub body_bytes: u64,
+    /// Nothing more may be sent.
+    pub ended: bool,
     /// Body bytes that were more than the promise, and were dropped.
     pub dropped: bool,
 }
@@ -94,6 +96,7 @@ impl Response {
             framing: ResponseFraming::Empty,
             keep_alive: false,
             body_bytes: 0,
+            ended: false,
             dropped: false,
         }
     }
@@ -108,6 +111,7 @@ impl Response {
         self.upgrade_wanted = false;
         self.head_sent = false;
         self.body_bytes = 0;
+        self.ended = false;
         self.dropped = false;
     }
 
@@ -315,9 +319,17 @@ impl Response {
         self.content_length
     }
 
+    /// Makes it a 500 whose bytes come from elsewhere.
+    pub fn fail(&mut self) {
+        self.reset();
+        self.status = 500;
+        self.ended = true;
+    }
+
     /// Ends the body.
     #[inline]
     pub fn end(&mut self, outbox: &mut Outbox<Chunk>) -> End {
+        self.ended = true;
         match self.framing {
             ResponseFraming::Chunked => outbox.push(LAST_CHUNK),
             ResponseFraming::Length(promised) if self.body_bytes < promised => return End::Short,
@@ -325,30 +337,26 @@ impl Response {
         }
         End::Whole { keep_alive: self.keep_alive }
     }
+}
 
-    /// Sends a 103 with these fields (RFC 8297), if the client can understand one.
-    ///
-    /// # Errors
-    /// As for `start`; nothing is sent then.
-    pub fn early_hints(&mut self, outbox: &mut Outbox<Chunk>, headers: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let mut hint = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
-        for pair in headers.try_iter()? {
-            let (name, value) = pair_of(&pair?)?;
-            let name = text_or_bytes(&name, "a header name")?;
-            let value = text_or_bytes(&value, "a header value")?;
-            if !bicorn_wire::is_token(&name) || !bicorn_wire::is_field_value(&value) {
-                let name = String::from_utf8_lossy(&name).into_owned();
-                return Err(PyValueError::new_err(format!("invalid early hint {name:?}")));
-            }
-            push_field(&mut hint, &name, value.trim_ascii());
+/// A 103 with these fields (RFC 8297).
+///
+/// # Errors
+/// As for `Response::start`.
+pub fn early_hint(headers: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    let mut hint = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
+    for pair in headers.try_iter()? {
+        let (name, value) = pair_of(&pair?)?;
+        let name = text_or_bytes(&name, "a header name")?;
+        let value = text_or_bytes(&value, "a header value")?;
+        if !bicorn_wire::is_token(&name) || !bicorn_wire::is_field_value(&value) {
+            let name = String::from_utf8_lossy(&name).into_owned();
+            return Err(PyValueError::new_err(format!("invalid early hint {name:?}")));
         }
-        hint.extend_from_slice(b"\r\n");
-        let sent = !self.head_sent && self.terms.version.is_http11();
-        if sent {
-            outbox.push(&hint);
-        }
-        Ok(sent)
+        push_field(&mut hint, &name, value.trim_ascii());
     }
+    hint.extend_from_slice(b"\r\n");
+    Ok(hint)
 }
 
 fn push_field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {

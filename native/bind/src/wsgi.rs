@@ -6,24 +6,24 @@
 //!            is where its log line is written, its counters are kept and its iterable has been closed.
 
 use std::cell::Cell;
-use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use bicorn_reactor::scoreboard::Slot as Row;
 use bicorn_reactor::{Application, Clock, Incident, Outbox, Outcome, Pull, Request, RequestBody, Turn};
 use bicorn_wire::Refusal;
-use pyo3::exceptions::{PyAssertionError, PyException};
+use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use rustix::net::SocketAddrAny;
 
 use crate::access::{AccessLog, Finished};
+use crate::body::{Step, send_all, send_file, sendable_file, step};
 use crate::chunk::Chunk;
 use crate::environ::{EnvironError, Environs};
-use crate::exchange::{Exchange, Handles, WriteRules, not_bytes};
+use crate::exchange::{Exchange, Handles, WriteRules};
 use crate::file_wrapper::FileWrapper;
 use crate::input::Inputs;
 use crate::peer::Peer;
@@ -83,12 +83,6 @@ pub struct Stream {
     open: Open,
     iterator: Py<PyAny>,
     result: Py<PyAny>,
-}
-
-/// What one step through an iterable gave.
-enum Step {
-    More,
-    End(End),
 }
 
 impl Wsgi {
@@ -151,12 +145,7 @@ impl Wsgi {
 
     /// Calls the application and takes what it gives at once.
     #[inline]
-    fn run(
-        &mut self,
-        py: Python<'static>,
-        open: &mut Open,
-        outbox: &mut Outbox<Chunk>,
-    ) -> PyResult<Outcome<(Py<PyAny>, Py<PyAny>)>> {
+    fn run(&mut self, py: Python<'static>, open: &mut Open) -> PyResult<Outcome<(Py<PyAny>, Py<PyAny>)>> {
         if self.setup.observed {
             let observer =
                 self.setup.worker.bind(py).call_method1(intern!(py, "request_entered"), (&open.environ,))?;
@@ -174,12 +163,12 @@ impl Wsgi {
             Bound::from_owned_ptr_or_err(py, result)
         }?;
         if result.is_exact_instance_of::<PyList>() || result.is_exact_instance_of::<PyTuple>() {
-            return send_all(open.exchange(py), &result, outbox).map(|end| self.ended(py, open, end));
+            return send_all(open.exchange(py), &result).map(|end| self.ended(py, open, end));
         }
-        match self.send_iterable(py, open, &result, outbox) {
+        match self.send_iterable(py, open, &result) {
             Ok(None) => {
                 let iterator = result.try_iter().inspect_err(|_| self.close(py, &result))?;
-                match step(open.exchange(py), &iterator, outbox) {
+                match step(open.exchange(py), &iterator) {
                     Ok(Step::More) => Ok(Outcome::Stream((iterator.into_any().unbind(), result.unbind()))),
                     Ok(Step::End(end)) => {
                         self.close(py, &result);
@@ -203,18 +192,11 @@ impl Wsgi {
     }
 
     /// Sends what needs no iteration: a wrapped file that the kernel can send.
-    fn send_iterable(
-        &self,
-        py: Python<'_>,
-        open: &Open,
-        result: &Bound<'_, PyAny>,
-        outbox: &mut Outbox<Chunk>,
-    ) -> PyResult<Option<End>> {
+    fn send_iterable(&self, py: Python<'_>, open: &Open, result: &Bound<'_, PyAny>) -> PyResult<Option<End>> {
         match result.cast_exact::<FileWrapper>() {
             Ok(wrapper) if self.setup.sendfile => {
                 let file = sendable_file(wrapper.borrow().filelike.bind(py))?;
-                file.map(|(file, offset, len)| send_file(open.exchange(py), file, offset, len, outbox))
-                    .transpose()
+                file.map(|(file, offset, len)| send_file(open.exchange(py), file, offset, len)).transpose()
             }
             _ => Ok(None),
         }
@@ -263,29 +245,20 @@ impl Wsgi {
     }
 
     /// The application raised: 500 if nothing has been sent, otherwise the answer breaks off.
-    fn failed<S>(
-        &mut self,
-        py: Python<'_>,
-        open: &Open,
-        error: PyErr,
-        outbox: &mut Outbox<Chunk>,
-    ) -> Outcome<S> {
+    fn failed<S>(&mut self, py: Python<'_>, open: &Open, error: PyErr) -> Outcome<S> {
         let head_sent = open.exchange(py).borrow().response.head_sent;
         self.report(py, "application_failed", (exception(py, &error), &open.environ, head_sent));
         self.keep_if_fatal(py, error);
-        if head_sent {
-            return Outcome::Aborted;
-        }
         let mut exchange = open.exchange(py).borrow_mut();
-        exchange.response.status = 500;
-        push_error(
-            outbox,
-            500,
-            &self.setup.server,
-            &exchange.response.terms.date,
-            exchange.response.terms.method != b"HEAD",
-        );
-        Outcome::Done { keep_alive: false }
+        match exchange.parts() {
+            Ok((response, outbox)) if !head_sent => {
+                response.fail();
+                let terms = &response.terms;
+                push_error(outbox, 500, &self.setup.server, &terms.date, terms.method != b"HEAD");
+                Outcome::Done { keep_alive: false }
+            }
+            _ => Outcome::Aborted,
+        }
     }
 
     /// The exchange is over, however it ended.
@@ -296,6 +269,7 @@ impl Wsgi {
         let mut exchange = open.exchange(py).borrow_mut();
         exchange.leave();
         let status = exchange.response.status;
+        self.setup.slot.row().sent(exchange.take_sent_early());
         self.setup.slot.row().request_left(open.started_ns, now_ns, status);
         if exchange.response.dropped {
             self.report(py, "response_long", (&open.environ, exchange.response.promised()));
@@ -388,131 +362,6 @@ fn push_error(outbox: &mut Outbox<Chunk>, status: u16, server: &[u8], date: &[u8
     outbox.push_with(|out| bicorn_wire::push_refusal(out, status, server, date, with_body));
 }
 
-fn not_started() -> PyErr {
-    PyAssertionError::new_err(
-        "the application returned a body without having called start_response() (PEP 3333)",
-    )
-}
-
-/// Sends a list or tuple whole: its length is known, so it needs no chunks.
-#[inline]
-fn send_all(
-    exchange: &Bound<'_, Exchange>,
-    blocks: &Bound<'_, PyAny>,
-    outbox: &mut Outbox<Chunk>,
-) -> PyResult<End> {
-    let mut exchange = exchange.borrow_mut();
-    let response = &mut exchange.response;
-    if response.status == 0 {
-        return Err(not_started());
-    }
-    let blocks: &[Bound<'_, PyAny>] = &if let Ok(list) = blocks.cast_exact::<PyList>() {
-        if list.len() == 1 {
-            let block =
-                list.get_item(0)?.cast_into::<PyBytes>().map_err(|error| not_bytes(&error.into_inner()))?;
-            if !response.head_sent {
-                response.send_head(outbox, Some(block.as_bytes().len() as u64));
-            }
-            response.send_body(outbox, block);
-            return Ok(response.end(outbox));
-        }
-        list.iter().collect::<Vec<_>>()
-    } else {
-        blocks.cast::<PyTuple>().expect("a list or a tuple").iter().collect()
-    };
-    let mut total = 0;
-    for block in blocks {
-        total += block.cast::<PyBytes>().map_err(|_| not_bytes(block))?.as_bytes().len() as u64;
-    }
-    if !response.head_sent {
-        response.send_head(outbox, Some(total));
-    }
-    for block in blocks {
-        let block = block.cast::<PyBytes>().expect("checked above");
-        response.send_body(outbox, block.clone());
-    }
-    Ok(response.end(outbox))
-}
-
-/// Takes one block of an iterable.
-#[inline]
-fn step(
-    exchange: &Bound<'_, Exchange>,
-    iterator: &Bound<'_, PyAny>,
-    outbox: &mut Outbox<Chunk>,
-) -> PyResult<Step> {
-    // SAFETY: a live iterator; the result is a new reference, or null at its end or with an error set.
-    let block = unsafe {
-        let block = ffi::PyIter_Next(iterator.as_ptr());
-        Bound::from_owned_ptr_or_opt(iterator.py(), block)
-    };
-    let mut exchange = exchange.borrow_mut();
-    let response = &mut exchange.response;
-    let Some(block) = block else {
-        if let Some(error) = PyErr::take(iterator.py()) {
-            return Err(error);
-        }
-        if response.status == 0 {
-            return Err(not_started());
-        }
-        if !response.head_sent {
-            response.send_head(outbox, Some(0));
-        }
-        return Ok(Step::End(response.end(outbox)));
-    };
-    let block = block.cast_into::<PyBytes>().map_err(|error| not_bytes(&error.into_inner()))?;
-    // An empty block says "not yet" and must not send the head (PEP 3333).
-    if !block.as_bytes().is_empty() {
-        if response.status == 0 {
-            return Err(not_started());
-        }
-        if !response.head_sent {
-            response.send_head(outbox, None);
-        }
-        response.send_body(outbox, block);
-    }
-    Ok(Step::More)
-}
-
-/// The file behind a file-like object, where it stands, and how much is left; none if it is no plain file.
-fn sendable_file(filelike: &Bound<'_, PyAny>) -> PyResult<Option<(File, u64, u64)>> {
-    let Some(fileno) = filelike.getattr_opt(intern!(filelike.py(), "fileno"))? else { return Ok(None) };
-    let Ok(fd) = fileno.call0().and_then(|fd| fd.extract::<i32>()) else { return Ok(None) };
-    if fd < 0 {
-        return Ok(None);
-    }
-    // What a buffered file has read ahead is not where the application stands: tell() knows.
-    let Ok(offset) = filelike.call_method0("tell").and_then(|at| at.extract::<u64>()) else {
-        return Ok(None);
-    };
-    // SAFETY: the file-like object owns the descriptor and is alive; it is duplicated at once.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    let Ok(file) = rustix::io::fcntl_dupfd_cloexec(borrowed, 0).map(File::from) else { return Ok(None) };
-    match file.metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(Some((file, offset, metadata.len().saturating_sub(offset)))),
-        _ => Ok(None),
-    }
-}
-
-fn send_file(
-    exchange: &Bound<'_, Exchange>,
-    file: File,
-    offset: u64,
-    len: u64,
-    outbox: &mut Outbox<Chunk>,
-) -> PyResult<End> {
-    let mut exchange = exchange.borrow_mut();
-    let response = &mut exchange.response;
-    if response.status == 0 {
-        return Err(not_started());
-    }
-    if !response.head_sent {
-        response.send_head(outbox, Some(len));
-    }
-    response.send_file(outbox, file, offset, len);
-    Ok(response.end(outbox))
-}
-
 impl Application for Wsgi {
     type Chunk = Chunk;
     type Stream = Stream;
@@ -542,9 +391,9 @@ impl Application for Wsgi {
             Err(why) => return self.unopened(py, &request, why, outbox, clock),
         };
         open.exchange(py).borrow_mut().enter(outbox, request.socket);
-        let outcome = match self.run(py, &mut open, outbox) {
+        let outcome = match self.run(py, &mut open) {
             Ok(outcome) => outcome,
-            Err(error) => self.failed(py, &open, error, outbox),
+            Err(error) => self.failed(py, &open, error),
         };
         match outcome {
             Outcome::Stream((iterator, result)) => {
@@ -572,9 +421,9 @@ impl Application for Wsgi {
         let py = self.py();
         let Some(pulled) = stream else { return Pull::Aborted };
         pulled.open.exchange(py).borrow_mut().enter(outbox, socket);
-        let result = step(pulled.open.exchange(py), pulled.iterator.bind(py), outbox);
-        pulled.open.exchange(py).borrow_mut().leave();
+        let result = step(pulled.open.exchange(py), pulled.iterator.bind(py));
         if let Ok(Step::More) = result {
+            pulled.open.exchange(py).borrow_mut().leave();
             return Pull::More;
         }
         let Stream { open, result: iterable, iterator } = stream.take().expect("looked at above");
@@ -582,7 +431,7 @@ impl Application for Wsgi {
         let outcome: Outcome<()> = match result {
             Ok(Step::End(end)) => self.ended(py, &open, end),
             Ok(Step::More) => unreachable!("returned above"),
-            Err(error) => self.failed(py, &open, error, outbox),
+            Err(error) => self.failed(py, &open, error),
         };
         self.close(py, iterable.bind(py));
         self.leave(py, open, clock);
