@@ -94,13 +94,13 @@ def test_the_picture_of_the_architecture_is_the_tree() -> None:
     text = read(ROOT / "ARCHITECTURE.md")
     package = {path.name for path in (ROOT / "src" / "bicorn").iterdir() if path.is_dir() and path.name[0] != "_"}
     crates = {path.name for path in (ROOT / "native").iterdir() if (path / "Cargo.toml").exists()}
-    assert set(re.findall(r"^    (?:src/bicorn/)?(\w+)/ ", section(text, "src/bicorn/"), re.MULTILINE)) == package
+    assert set(re.findall(r"^    (\w+)/ ", section(text, "src/bicorn/"), re.MULTILINE)) == package
     assert set(re.findall(r"^    (\w+)/ ", section(text, "native/"), re.MULTILINE)) == crates
 
 
 def section(text: str, start: str) -> str:
     """The lines of an indented list below a line that begins so."""
-    found = re.search(rf"^{re.escape(start)}.*\n((?: +.*\n)+)", text, re.MULTILINE)
+    found = re.search(rf"^{re.escape(start)}.*\n\n((?:    .*\n)+)", text, re.MULTILINE)
     assert found, f"ARCHITECTURE.md has no list below {start!r}"
     return found[1]
 
