@@ -11,9 +11,11 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from bicorn.config import checks, command_line, config_file
 from bicorn.config.config_file import Warn
+from bicorn.config.setting import Setting
 from bicorn.config.settings import Settings
 from bicorn.config.sources import DEFAULT, Given, Layer, Source
 from bicorn.config.values import current_directory
@@ -31,21 +33,39 @@ def load_settings(
     prog: str = "bicorn",
     cwd: str | None = None,
     warn: Warn = print_warning,
+    given: Iterable[Given] = (),
+    settings_class: type[Settings] = Settings,
 ) -> Settings:
     """Load the settings of a server.
 
     `argv` comes without the name of the program. `cwd` is the directory in which the server was started: at a reload
     the process may have changed to `chdir`, and relative paths still count from the start. That directory is put
-    on sys.path, since a configuration file imports from its project.
+    on sys.path, since a configuration file imports from its project. `given` is what a program that embeds the server
+    chose: above the environment's defaults, below everything that a person wrote. `settings_class` may declare more.
 
     Raises ConfigError; SystemExit from argparse (usage errors, --help, --version); whatever exits in a file.
     """
     with _working_directory(cwd or current_directory()):
-        return _load(argv, environ, prog, warn)
+        return _load(argv, environ, prog, warn, given, settings_class)
 
 
-def _load(argv: Sequence[str], environ: Mapping[str, str], prog: str, warn: Warn) -> Settings:
-    declarations = Settings.declarations()
+def default_values(
+    environ: Mapping[str, str], settings_class: type[Settings] = Settings
+) -> tuple[dict[str, object], dict[str, Source]]:
+    """Give the values and sources that are there before anybody wrote anything: defaults and the environment's."""
+    settings = _resolve(_from_environment(environ, settings_class.declarations()), environ, None, settings_class)
+    return dict(settings.values), dict(settings.sources)
+
+
+def _load(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    prog: str,
+    warn: Warn,
+    chosen: Iterable[Given],
+    settings_class: type[Settings],
+) -> Settings:
+    declarations = settings_class.declarations()
     typed = command_line.parse(argv, declarations, prog, Layer.COMMAND_LINE, None)
     theirs, ours = (
         command_line.parse_variable(layer.name, environ, declarations, prog, layer)
@@ -54,21 +74,21 @@ def _load(argv: Sequence[str], environ: Mapping[str, str], prog: str, warn: Warn
     app = typed.positional[0] if typed.positional else None
     location = config_file.locate(parsed.value_of("config") for parsed in (typed, ours, theirs))
 
-    given = [*_from_environment(environ), *_from_app(app)]
+    given = [*_from_environment(environ, declarations), *_from_app(app), *chosen]
     if location is not None:
         given.append(Given("config", location.text, location.source))
         given += config_file.read(location, declarations, warn)
     given += [*theirs.given, *ours.given, *typed.given]
 
-    settings = _resolve(given, environ, app)
+    settings = _resolve(given, environ, app, settings_class)
     for message in _remarks(settings, typed, theirs, ours):
         warn(message)
     checks.check(settings)
     return settings
 
 
-def _from_environment(environ: Mapping[str, str]) -> Iterator[Given]:
-    for name, declaration in Settings.declarations().items():
+def _from_environment(environ: Mapping[str, str], declarations: Mapping[str, Setting[Any]]) -> Iterator[Given]:
+    for name, declaration in declarations.items():
         default = declaration.environment
         text = environ.get(default.variable) if default is not None else None
         if default is None or text is None or (text == "" and default.empty_is_unset):
@@ -82,9 +102,11 @@ def _from_app(app: str | None) -> Iterator[Given]:
         yield Given("default_proc_name", app, Source(Layer.ENVIRONMENT, "application on the command line"))
 
 
-def _resolve(given: Iterable[Given], environ: Mapping[str, str], app: str | None) -> Settings:
+def _resolve(
+    given: Iterable[Given], environ: Mapping[str, str], app: str | None, settings_class: type[Settings]
+) -> Settings:
     """Apply the layers: convert every value that was given, even one that a later layer hides."""
-    declarations = Settings.declarations()
+    declarations = settings_class.declarations()
     values: dict[str, object] = {name: declaration.default() for name, declaration in declarations.items()}
     sources = dict.fromkeys(declarations, DEFAULT)
     for item in given:
@@ -96,7 +118,7 @@ def _resolve(given: Iterable[Given], environ: Mapping[str, str], app: str | None
         sources[item.name] = item.source.noted(note) if note is not None else item.source
     if values["proc_name"] is None:
         values["proc_name"] = values["default_proc_name"]
-    return _with_known_log_level(Settings(values, sources, environ, app))
+    return _with_known_log_level(settings_class.made(values, sources, environ, app))
 
 
 def _with_known_log_level(settings: Settings) -> Settings:
@@ -105,7 +127,7 @@ def _with_known_log_level(settings: Settings) -> Settings:
         return settings
     sources = {**settings.sources, "loglevel": settings.source_of("loglevel").noted(f"was {settings.loglevel!r}")}
     values = {**settings.values, "loglevel": "info"}
-    return Settings(values, sources, settings.env_orig, settings.app_argument)
+    return settings.made(values, sources, settings.env_orig, settings.app_argument)
 
 
 def _remarks(

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from bicorn.config.addresses import Address, parse_address
+from bicorn.config.options.compatibility import CompatibilityOptions
 from bicorn.config.options.config_file import ConfigFileOptions
 from bicorn.config.options.control import ControlOptions
 from bicorn.config.options.debugging import DebuggingOptions
@@ -25,6 +26,7 @@ from bicorn.config.options.limits import LimitOptions
 from bicorn.config.options.logs import LoggingOptions
 from bicorn.config.options.mechanics import LeniencyOptions, ProcessOptions, ProxyOptions
 from bicorn.config.options.process_naming import ProcessNamingOptions
+from bicorn.config.options.responses import ResponseOptions
 from bicorn.config.options.security import SecurityOptions
 from bicorn.config.options.server_socket import ServerSocketOptions
 from bicorn.config.options.tls import TLSOptions
@@ -68,6 +70,8 @@ class Settings(
     DirtyOptions,
     DirtyHookOptions,
     ControlOptions,
+    ResponseOptions,
+    CompatibilityOptions,
 ):
     """Every setting as an attribute, frozen; `Settings.timeout` is the declaration, `settings.timeout` its value."""
 
@@ -100,6 +104,17 @@ class Settings(
     def declarations(cls) -> Mapping[str, Setting[Any]]:
         """Give every declaration by its name, section by section."""
         return _DECLARATIONS
+
+    @classmethod
+    def made(
+        cls,
+        values: Mapping[str, object],
+        sources: Mapping[str, Source],
+        environ: Mapping[str, str],
+        app_argument: str | None,
+    ) -> Settings:
+        """Make settings of this class; a subclass whose constructor takes something else says how."""
+        return cls(values, sources, environ, app_argument)
 
     # --- where values come from ---
 
@@ -141,7 +156,7 @@ class Settings(
                 raise ConfigError(f"{name} (Settings.replace()) is not the name of a setting")
             values[name] = self.declarations()[name].read(raw, CODE)
             sources[name] = CODE
-        return Settings(values, sources, self.env_orig, self.app_argument)
+        return self.made(values, sources, self.env_orig, self.app_argument)
 
     # --- what Gunicorn's Config offers besides the values ---
 

@@ -107,7 +107,7 @@ class SyncWorker(Worker):
             "spool_directory": cfg.tmp_upload_dir or tempfile.gettempdir(),
             "max_requests": self.max_requests,
             "observed": self._is_observed(),
-            "server": "bicorn",
+            "server": cfg.server_header,
             "shared_listeners": cfg.workers > 1,
         }
 
