@@ -31,9 +31,7 @@ QUICK = (2, 1)
 
 def main(arguments: Sequence[str]) -> None:
     # `python -m bench --quick` means `run`; so does nothing at all.
-    named = bool(arguments) and (
-        arguments[0] in _CHORES or arguments[0] in ("-h", "--help")
-    )
+    named = bool(arguments) and (arguments[0] in _CHORES or arguments[0] in ("-h", "--help"))
     options = _parser().parse_args(arguments if named else ["run", *arguments])
     try:
         _CHORES[options.chore](options)
@@ -42,40 +40,24 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", description="What a request costs."
-    )
+    parser = argparse.ArgumentParser(prog="python -m bench", description="What a request costs.")
     chores = parser.add_subparsers(dest="chore", required=True)
 
     run = chores.add_parser("run", help="measure everything (the default)")
-    run.add_argument(
-        "--quick", action="store_true", help=f"{QUICK[0]} rounds of {QUICK[1]} s"
-    )
-    run.add_argument(
-        "--rounds", type=int, help=f"rounds of each entrant (default {WHOLE[0]})"
-    )
-    run.add_argument(
-        "--seconds", type=int, help=f"seconds of load a round (default {WHOLE[1]})"
-    )
-    run.add_argument(
-        "--works", type=_names(WORKS), default=list(WORKS), help=", ".join(WORKS)
-    )
+    run.add_argument("--quick", action="store_true", help=f"{QUICK[0]} rounds of {QUICK[1]} s")
+    run.add_argument("--rounds", type=int, help=f"rounds of each entrant (default {WHOLE[0]})")
+    run.add_argument("--seconds", type=int, help=f"seconds of load a round (default {WHOLE[1]})")
+    run.add_argument("--works", type=_names(WORKS), default=list(WORKS), help=", ".join(WORKS))
     _add_servers(run)
 
     for name, purpose in (
         ("show", "print a run"),
         ("report", "write a run into docs/"),
     ):
-        again = chores.add_parser(
-            name, help=f"{purpose} again, by default the newest whole one"
-        )
+        again = chores.add_parser(name, help=f"{purpose} again, by default the newest whole one")
         again.add_argument("file", nargs="?", help="a file of bench/results/")
 
-    _add_servers(
-        chores.add_parser(
-            "distribution", help="count the connections of each of four workers"
-        )
-    )
+    _add_servers(chores.add_parser("distribution", help="count the connections of each of four workers"))
     for name, purpose in (
         ("profile", "sample with perf"),
         ("instructions", "count with callgrind"),
@@ -104,9 +86,7 @@ def _names(known: Collection[str]) -> Callable[[str], list[str]]:
         asked = text.split(",")
         unknown = [name for name in asked if name not in known]
         if unknown:
-            raise argparse.ArgumentTypeError(
-                f"{unknown[0]!r} is none of {', '.join(known)}"
-            )
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
         return [name for name in known if name in asked]
 
     return parse
@@ -115,12 +95,8 @@ def _names(known: Collection[str]) -> Callable[[str], list[str]]:
 def _run(options: argparse.Namespace) -> None:
     troubles = peers.ensure()
     rounds_asked, seconds = QUICK if options.quick else WHOLE
-    plan = Plan(
-        options.rounds or rounds_asked, options.seconds or seconds, machine.cores()
-    )
-    run = Run(
-        _now(), _mode(options), plan.rounds, plan.seconds, machine.describe(), troubles
-    )
+    plan = Plan(options.rounds or rounds_asked, options.seconds or seconds, machine.cores())
+    run = Run(_now(), _mode(options), plan.rounds, plan.seconds, machine.describe(), troubles)
     try:
         for key in options.works:
             _measure(run, WORKS[key], options.servers, plan)
@@ -189,11 +165,7 @@ def _profile(options: argparse.Namespace) -> None:
 
 
 def _instructions(options: argparse.Namespace) -> None:
-    print(
-        profiling.count_instructions(
-            SERVERS[options.server], WORKS[options.work], machine.cores()
-        )
-    )
+    print(profiling.count_instructions(SERVERS[options.server], WORKS[options.work], machine.cores()))
 
 
 def _setup(_: argparse.Namespace) -> None:
@@ -204,11 +176,7 @@ def _setup(_: argparse.Namespace) -> None:
 def _mode(options: argparse.Namespace) -> str:
     if options.works != list(WORKS) or options.servers != list(SERVERS):
         return "partial"
-    shorter = (
-        options.quick
-        or (options.rounds or WHOLE[0]) < WHOLE[0]
-        or (options.seconds or WHOLE[1]) < WHOLE[1]
-    )
+    shorter = options.quick or (options.rounds or WHOLE[0]) < WHOLE[0] or (options.seconds or WHOLE[1]) < WHOLE[1]
     return "quick" if shorter else "whole"
 
 

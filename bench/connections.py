@@ -21,9 +21,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-IN_FLIGHT_MAX: Final = (
-    100  # gunicorn's listen queue holds 2048, waitress' and uwsgi's 1024, others 128.
-)
+IN_FLIGHT_MAX: Final = 100  # gunicorn's listen queue holds 2048, waitress' and uwsgi's 1024, others 128.
 STALL_TIMEOUT_S: Final = 30.0
 KEEP_ALIVE_REQUEST: Final = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 CLOSE_REQUEST: Final = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
@@ -80,16 +78,11 @@ class ConnectionSet:
     def run(self) -> None:
         """Returns when every exchange is done."""
         while len(self.bodies) < self._count:
-            while (
-                self._opened < self._count
-                and len(self._under_way) < self._in_flight_max
-            ):
+            while self._opened < self._count and len(self._under_way) < self._in_flight_max:
                 self._open()
             events = self._poll.poll(STALL_TIMEOUT_S)
             if not events:
-                raise ExchangeFailed(
-                    f"no answer for {STALL_TIMEOUT_S:.0f} s after {len(self.bodies)} exchanges"
-                )
+                raise ExchangeFailed(f"no answer for {STALL_TIMEOUT_S:.0f} s after {len(self.bodies)} exchanges")
             for descriptor, _ in events:
                 self._on_event(self._under_way[descriptor])
 
@@ -109,9 +102,7 @@ class ConnectionSet:
         sock = socket.socket()
         sock.setblocking(False)
         # The port is chosen at connect, by the whole 4-tuple, rather than at bind.
-        sock.setsockopt(
-            socket.IPPROTO_IP, 24, 1
-        )  # IP_BIND_ADDRESS_NO_PORT, which `socket` does not name.
+        sock.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT, which `socket` does not name.
         sock.bind((f"127.0.0.{1 + self._opened // _PORTS_PER_SOURCE}", 0))
         sock.connect_ex(self._address)
         self._opened += 1
@@ -120,17 +111,13 @@ class ConnectionSet:
 
     def _on_event(self, exchange: _Exchange) -> None:
         if not exchange.sent:
-            exchange.sock.send(
-                self._request
-            )  # Raises what the connect ended with, if it failed.
+            exchange.sock.send(self._request)  # Raises what the connect ended with, if it failed.
             exchange.sent = True
             self._poll.modify(exchange.sock.fileno(), select.EPOLLIN)
             return
         received = exchange.sock.recv(65536)
         if not received:
-            raise ExchangeFailed(
-                f"closed a connection before an answer was whole: {bytes(exchange.received)!r}"
-            )
+            raise ExchangeFailed(f"closed a connection before an answer was whole: {bytes(exchange.received)!r}")
         exchange.received += received
         body = exchange.body_if_whole()
         if body is not None:
@@ -171,9 +158,7 @@ class KeepAliveClient:
 
 def main(port: int, count: int) -> None:
     allow_descriptors(count)
-    connections = ConnectionSet(
-        port, count, KEEP_ALIVE_REQUEST, keep_open=True, in_flight_max=IN_FLIGHT_MAX
-    )
+    connections = ConnectionSet(port, count, KEEP_ALIVE_REQUEST, keep_open=True, in_flight_max=IN_FLIGHT_MAX)
     connections.run()
     print("ready", flush=True)
     sys.stdin.readline()
@@ -182,18 +167,14 @@ def main(port: int, count: int) -> None:
 
 def allow_descriptors(count: int) -> None:
     """Lets this process and those that it starts from now on hold so many connections."""
-    needed = (
-        count + 500
-    )  # The listener, logs, libraries, and the load's own connections.
+    needed = count + 500  # The listener, logs, libraries, and the load's own connections.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= needed:
         return
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, max(hard, needed)))
     except (ValueError, PermissionError):
-        raise ExchangeFailed(
-            f"needs {needed} descriptors, but `ulimit -Hn` is {hard}"
-        ) from None
+        raise ExchangeFailed(f"needs {needed} descriptors, but `ulimit -Hn` is {hard}") from None
 
 
 if __name__ == "__main__":

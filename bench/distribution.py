@@ -43,8 +43,6 @@ def count(server_name: str) -> Distribution:
 
 
 def _connect(port: int, connections: int) -> list[bytes]:
-    clients = ConnectionSet(
-        port, connections, CLOSE_REQUEST, keep_open=False, in_flight_max=IN_FLIGHT
-    )
+    clients = ConnectionSet(port, connections, CLOSE_REQUEST, keep_open=False, in_flight_max=IN_FLIGHT)
     clients.run()
     return clients.bodies

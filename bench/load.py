@@ -59,9 +59,7 @@ def run(port: int, *, seconds: int, cpu: int, body_bytes: int = 0) -> LoadResult
         None,
     )
     if line is None:
-        raise LoadFailed(
-            f"wrk printed no result: {(done.stderr or done.stdout).strip()[-200:]}"
-        )
+        raise LoadFailed(f"wrk printed no result: {(done.stderr or done.stdout).strip()[-200:]}")
     found = json.loads(line)
     if found["requests"] == 0:
         raise LoadFailed("wrk got no answer at all")

@@ -37,17 +37,7 @@ print(json.dumps({
 
 # What a reader of the report may want to know; the rest of each environment is noise there.
 _REPORTED: Final = frozenset(
-    (
-        "bicorn",
-        "bjoern",
-        "fastwsgi",
-        "fastpysgi",
-        "granian",
-        "uwsgi",
-        "waitress",
-        "gunicorn",
-    )
-    + ("flask", "werkzeug", "django")
+    "bicorn bjoern fastwsgi fastpysgi granian uwsgi waitress gunicorn flask werkzeug django".split()
 )
 
 # Some algorithms pace with timers, which every answer pays for, also on the loopback.
@@ -91,9 +81,7 @@ def cores() -> Cores:
     """The first two cores this process may use."""
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
-        raise SystemExit(
-            "bench: needs two cores, one for the server and one for wrk; this process may use one"
-        )
+        raise SystemExit("bench: needs two cores, one for the server and one for wrk; this process may use one")
     return Cores(server=usable[0], load=usable[1])
 
 
@@ -116,18 +104,14 @@ def environment(python: Path) -> Environment | None:
     """What this interpreter has installed, or None if there is no such environment yet."""
     if not python.exists():
         return None
-    answer = subprocess.run(
-        [python, "-c", _DESCRIBE], capture_output=True, text=True, check=True, cwd="/"
-    )
+    answer = subprocess.run([python, "-c", _DESCRIBE], capture_output=True, text=True, check=True, cwd="/")
     found = json.loads(answer.stdout)
     build = found["bicorn_build"]
     return Environment(
         python=found["python"],
         compiler=found["compiler"],
         optimised=found["optimised"],
-        versions={
-            name: v for name, v in found["versions"].items() if name in _REPORTED
-        },
+        versions={name: v for name, v in found["versions"].items() if name in _REPORTED},
         bicorn_build=None if build is None else json.dumps(build),
     )
 

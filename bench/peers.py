@@ -31,9 +31,7 @@ def ensure() -> list[str]:
     """Makes what is missing and says, a line each, what could not be made."""
     troubles = _ensure_packages()
     if not PEERS_PYTHON.exists():
-        subprocess.run(
-            [_base_python(), "-m", "venv", str(PEERS_PYTHON.parent.parent)], check=True
-        )
+        subprocess.run([_base_python(), "-m", "venv", str(PEERS_PYTHON.parent.parent)], check=True)
     found = machine.environment(PEERS_PYTHON)
     versions = found.versions if found else {}
     for requirement in _requirements():
@@ -47,9 +45,7 @@ def ensure() -> list[str]:
 def _requirements() -> list[str]:
     """The pins of requirements.txt, with the frameworks at the versions that Bicorn's side has."""
     bicorn = machine.environment(BICORN_PYTHON)
-    return _with_versions_of(
-        bicorn.versions if bicorn else {}, REQUIREMENTS.read_text().splitlines()
-    )
+    return _with_versions_of(bicorn.versions if bicorn else {}, REQUIREMENTS.read_text().splitlines())
 
 
 def _with_versions_of(versions: Mapping[str, str], lines: Sequence[str]) -> list[str]:
@@ -73,9 +69,7 @@ def _install(requirement: str) -> list[str]:
         "--quiet",
         "--disable-pip-version-check",
     ]
-    done = subprocess.run(
-        [*pip, requirement], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*pip, requirement], capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return []
     last = next(
@@ -95,14 +89,10 @@ def _ensure_packages() -> list[str]:
             flush=True,
         )
         subprocess.run(["apt-get", "update", "-qq"], check=False)
-        done = subprocess.run(
-            ["apt-get", "install", "-y", "-qq", *missing], check=False
-        )
+        done = subprocess.run(["apt-get", "install", "-y", "-qq", *missing], check=False)
         if done.returncode == 0:
             return []
-    return [
-        f"missing system packages: run `apt-get install {' '.join(missing)}` for all rows"
-    ]
+    return [f"missing system packages: run `apt-get install {' '.join(missing)}` for all rows"]
 
 
 def _base_python() -> str:

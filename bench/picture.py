@@ -64,9 +64,7 @@ def name(work: str) -> str:
 def _picture(run: Run, title: str, rows: list[Row]) -> str:
     height = _TOP + len(rows) * (_BAR + _GAP) + _BOTTOM
     scale = _Scale((_WIDTH - _LABEL - _VALUE) / max(row.cpu_us.high for row in rows))
-    subtitle = (
-        "CPU microseconds a request, whole process tree, one core; less is better"
-    )
+    subtitle = "CPU microseconds a request, whole process tree, one core; less is better"
     foot = (
         f"{run.date[:10]}, {run.machine.processor}, Linux {run.machine.kernel}; "
         f"lines: lowest and highest of {run.rounds_asked} rounds"
@@ -77,10 +75,7 @@ def _picture(run: Run, title: str, rows: list[Row]) -> str:
         f'<rect width="{_WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
         f'<text class="title" x="12" y="26">{escape(title)}</text>',
         f'<text class="note" x="12" y="45">{subtitle}</text>',
-        *(
-            _bar(row, _TOP + index * (_BAR + _GAP), scale)
-            for index, row in enumerate(rows)
-        ),
+        *(_bar(row, _TOP + index * (_BAR + _GAP), scale) for index, row in enumerate(rows)),
         f'<text class="note" x="12" y="{height - 11}">{escape(foot)}</text>',
         "</svg>",
     ]

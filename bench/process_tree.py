@@ -35,9 +35,7 @@ def pids(root: int) -> list[int]:
         if entry.name.isdigit() and (fields := _maybe_stat(int(entry.name))):
             children.setdefault(int(fields[_PPID]), []).append(int(entry.name))
     tree = [root]
-    for (
-        pid
-    ) in tree:  # The list grows while it is walked: that is the breadth-first queue.
+    for pid in tree:  # The list grows while it is walked: that is the breadth-first queue.
         tree.extend(children.get(pid, []))
     return tree
 

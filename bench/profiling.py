@@ -114,11 +114,7 @@ def _perf_report(data: Path, sort: str) -> list[str]:
     ]
     done = subprocess.run(report, capture_output=True, text=True, check=True)
     # perf prints two empty columns ("-  -") for the inlining it was not asked about.
-    return [
-        line.rstrip(" -")
-        for line in done.stdout.splitlines()
-        if line.strip() and line[0] != "#"
-    ]
+    return [line.rstrip(" -") for line in done.stdout.splitlines() if line.strip() and line[0] != "#"]
 
 
 def _under_callgrind(server: Server, folder: Path) -> Server:
@@ -136,17 +132,13 @@ def _under_callgrind(server: Server, folder: Path) -> Server:
     def command(order: Order) -> list[str]:
         return [*valgrind, *server.command(order)]
 
-    return Server(
-        server.name, server.distribution, server.python, command, server.about
-    )
+    return Server(server.name, server.distribution, server.python, command, server.about)
 
 
 def _found(program: str) -> str:
     path = shutil.which(program)
     if path is None:
-        raise SystemExit(
-            f"bench: {program} is not installed; `apt-get install {program}`"
-        )
+        raise SystemExit(f"bench: {program} is not installed; `apt-get install {program}`")
     return path
 
 
@@ -158,9 +150,7 @@ def _exchange(port: int, count: int) -> None:
 
 
 def _callgrind_control(pid: int, order: str) -> None:
-    subprocess.run(
-        ["callgrind_control", order, str(pid)], check=True, capture_output=True
-    )
+    subprocess.run(["callgrind_control", order, str(pid)], check=True, capture_output=True)
 
 
 def _annotated(dump: Path) -> str:
@@ -173,9 +163,7 @@ def _annotated(dump: Path) -> str:
         re.MULTILINE,
     )
     if not found:
-        raise SystemExit(
-            f"bench: callgrind counted nothing: {done.stderr.strip()[-200:]}"
-        )
+        raise SystemExit(f"bench: callgrind counted nothing: {done.stderr.strip()[-200:]}")
     lines = []
     for count, part, function, library in found[1 : SYMBOLS_SHOWN + 1]:
         lines.append(f"{_per_request(count):9,.0f}  {part:>5}%  {function}  {library}")

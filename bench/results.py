@@ -97,7 +97,5 @@ def newest() -> Path:
     """The newest whole run, by its name, which is its date."""
     whole = sorted(path for path in FOLDER.glob("*.json") if path.name[0].isdigit())
     if not whole:
-        raise SystemExit(
-            f"bench: no whole run in {FOLDER.relative_to(ROOT)}; run `make bench` first"
-        )
+        raise SystemExit(f"bench: no whole run in {FOLDER.relative_to(ROOT)}; run `make bench` first")
     return whole[-1]

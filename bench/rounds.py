@@ -37,9 +37,7 @@ class Outcome:
     failures: list[Failure]
 
 
-def measure(
-    work: Work, entrants: Iterable[Entrant], plan: Plan, say: Callable[[str], None]
-) -> Outcome:
+def measure(work: Work, entrants: Iterable[Entrant], plan: Plan, say: Callable[[str], None]) -> Outcome:
     """All rounds of one work. An entrant that fails once is dropped from it, with its reason."""
     outcome = Outcome([], [])
     running = list(entrants)
@@ -49,9 +47,7 @@ def measure(
                 result = _measure_once(work, entrant, number, plan)
             except (ServerFailed, load.LoadFailed, ExchangeFailed) as error:
                 running.remove(entrant)
-                outcome.rounds = [
-                    one for one in outcome.rounds if one.entrant != entrant.key
-                ]
+                outcome.rounds = [one for one in outcome.rounds if one.entrant != entrant.key]
                 outcome.failures.append(Failure(work.key, entrant.key, str(error)))
                 say(f"{work.key:12} {entrant.key:18} failed: {error}")
             else:
@@ -77,9 +73,7 @@ def _measure_once(work: Work, entrant: Entrant, number: int, plan: Plan) -> Roun
         return _measure_load(server, work, entrant, number, plan)
 
 
-def _measure_load(
-    server: RunningServer, work: Work, entrant: Entrant, number: int, plan: Plan
-) -> Round:
+def _measure_load(server: RunningServer, work: Work, entrant: Entrant, number: int, plan: Plan) -> Round:
     before_ns = process_tree.cpu_ns(server.pid)
     result = _load(server, work, plan.seconds, plan)
     cpu_ns = process_tree.cpu_ns(server.pid) - before_ns
@@ -102,9 +96,7 @@ def _measure_load(
     )
 
 
-def _measure_with_idle(
-    server: RunningServer, work: Work, entrant: Entrant, number: int, plan: Plan
-) -> Round:
+def _measure_with_idle(server: RunningServer, work: Work, entrant: Entrant, number: int, plan: Plan) -> Round:
     count = entrant.idle_connections
     before = process_tree.memory(server.pid)
     command = [
@@ -118,9 +110,7 @@ def _measure_with_idle(
         assert holder.stdin is not None
         assert holder.stdout is not None
         if holder.stdout.readline() != "ready\n":
-            raise ExchangeFailed(
-                f"{count} connections could not be opened and used once each"
-            )
+            raise ExchangeFailed(f"{count} connections could not be opened and used once each")
         growth_bytes = process_tree.memory(server.pid).pss_bytes - before.pss_bytes
         result = _measure_load(server, work, entrant, number, plan)
         holder.stdin.write("count\n")
@@ -131,9 +121,7 @@ def _measure_with_idle(
     return Round(**{**vars(result), "idle_connection_bytes": growth_bytes / count})
 
 
-def _load(
-    server: RunningServer, work: Work, seconds: int, plan: Plan
-) -> load.LoadResult:
+def _load(server: RunningServer, work: Work, seconds: int, plan: Plan) -> load.LoadResult:
     return load.run(
         server.order.port,
         seconds=seconds,

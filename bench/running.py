@@ -27,9 +27,7 @@ from bench.servers import ROOT, Order, Server
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-READY_TIMEOUT_S: Final = (
-    60.0  # Under valgrind an interpreter needs half of it to start.
-)
+READY_TIMEOUT_S: Final = 60.0  # Under valgrind an interpreter needs half of it to start.
 STOP_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.02
 
@@ -82,13 +80,9 @@ class RunningServer:
         command = self._server.command(self.order)
         if not Path(command[0]).exists():
             shutil.rmtree(self._folder)
-            raise ServerFailed(
-                f"is not installed: there is no {Path(command[0]).relative_to(ROOT)}"
-            )
+            raise ServerFailed(f"is not installed: there is no {Path(command[0]).relative_to(ROOT)}")
         log = self.order.access_log
-        stdout = (
-            log if log is not None and self._server.logs_to_stdout else self._output
-        )
+        stdout = log if log is not None and self._server.logs_to_stdout else self._output
         with stdout.open("ab") as out, self._output.open("ab") as err:
             self._process = subprocess.Popen(
                 pinned(self._cpu, command),
@@ -119,29 +113,21 @@ class RunningServer:
         if self.order.access_log is None:
             return
         with self.order.access_log.open("rb") as log:
-            lines = sum(
-                chunk.count(b"\n") for chunk in iter(lambda: log.read(1 << 20), b"")
-            )
+            lines = sum(chunk.count(b"\n") for chunk in iter(lambda: log.read(1 << 20), b""))
         if lines < requests_min:
-            raise ServerFailed(
-                f"the access log holds {lines} lines after {requests_min} requests"
-            )
+            raise ServerFailed(f"the access log holds {lines} lines after {requests_min} requests")
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline:
             assert self._process is not None
             if self._process.poll() is not None:
-                raise ServerFailed(
-                    f"exited {self._process.returncode} at start: {self._last_words()}"
-                )
+                raise ServerFailed(f"exited {self._process.returncode} at start: {self._last_words()}")
             with contextlib.suppress(ConnectionError, TimeoutError):
                 self._check_answer()
                 return
             time.sleep(_POLL_S)
-        raise ServerFailed(
-            f"did not answer within {READY_TIMEOUT_S:.0f} s: {self._last_words()}"
-        )
+        raise ServerFailed(f"did not answer within {READY_TIMEOUT_S:.0f} s: {self._last_words()}")
 
     def _check_answer(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.order.port, timeout=5)
@@ -151,9 +137,7 @@ class RunningServer:
             response = connection.getresponse()
             answer = response.read()
             if response.status != 200 or self._request.answer not in (None, answer):
-                raise ServerFailed(
-                    f"answered {response.status} {answer[:80]!r}, not what the work asks for"
-                )
+                raise ServerFailed(f"answered {response.status} {answer[:80]!r}, not what the work asks for")
             if response.getheader("Content-Length") is None:
                 raise ServerFailed("answered without Content-Length")
 

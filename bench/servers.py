@@ -87,9 +87,7 @@ def _granian(order: Order, *more: str) -> list[str]:
     command += ["--port", str(order.port), "--workers", str(order.workers)]
     # Its own benchmarks run so: HTTP/1 known in advance, no WebSocket check.
     command += ["--http", "1", "--no-ws", "--log-level", "warning", *more]
-    if (
-        order.connections_max > 1024
-    ):  # A connection holds one permit of its backpressure, idle or not.
+    if order.connections_max > 1024:  # A connection holds one permit of its backpressure, idle or not.
         command += [
             "--backlog",
             str(order.connections_max),

@@ -77,9 +77,7 @@ def ratio(run: Run, work: str, of: str, against: str) -> Spread | None:
 
 
 def verdicts(run: Run) -> list[Verdict]:
-    return [_verdict(run, target) for target in TARGETS] + [
-        _memory_verdict(run, target) for target in MEMORY_TARGETS
-    ]
+    return [_verdict(run, target) for target in TARGETS] + [_memory_verdict(run, target) for target in MEMORY_TARGETS]
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -88,11 +86,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 def _row(run: Run, work: str, entrant: str) -> Row:
     mine = _rounds(run, work, entrant)
-    idle = [
-        one.idle_connection_bytes
-        for one in mine
-        if one.idle_connection_bytes is not None
-    ]
+    idle = [one.idle_connection_bytes for one in mine if one.idle_connection_bytes is not None]
     return Row(
         entrant=entrant,
         cpu_us=spread([one.cpu_us for one in mine]),
@@ -121,9 +115,7 @@ def _rounds(run: Run, work: str, entrant: str) -> list[Round]:
 
 def _verdict(run: Run, target: Target) -> Verdict:
     text = f"{target.work}: {target.of} / {target.against}"
-    return Verdict(
-        text, target.limit, ratio(run, target.work, target.of, target.against), "×"
-    )
+    return Verdict(text, target.limit, ratio(run, target.work, target.of, target.against), "×")
 
 
 def _memory_verdict(run: Run, target: MemoryTarget) -> Verdict:

@@ -130,11 +130,7 @@ _WORKS: Final = (
         "idle",
         f"Hello, world while {IDLE_CONNECTIONS:,} keep-alive connections stay open",
         "bench.apps.hello:app",
-        tuple(
-            Entrant(name, idle_connections=count)
-            for name in _HOLDERS
-            for count in (0, IDLE_CONNECTIONS)
-        ),
+        tuple(Entrant(name, idle_connections=count) for name in _HOLDERS for count in (0, IDLE_CONNECTIONS)),
         _HELLO,
         note="Each idle connection has had one answer before. Memory is the growth of the tree's PSS.",
     ),

@@ -11,7 +11,5 @@ BODY = b"Hello, world!"
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    start_response(
-        "200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))]
-    )
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(BODY)))])
     return [BODY]

@@ -11,7 +11,5 @@ if TYPE_CHECKING:
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     length = int(environ.get("CONTENT_LENGTH") or 0)
     answer = str(len(environ["wsgi.input"].read(length))).encode()
-    start_response(
-        "200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))]
-    )
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
     return [answer]

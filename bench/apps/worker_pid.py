@@ -11,7 +11,5 @@ if TYPE_CHECKING:
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     answer = str(os.getpid()).encode()
-    start_response(
-        "200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))]
-    )
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
     return [answer]
