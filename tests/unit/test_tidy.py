@@ -92,7 +92,7 @@ def test_an_ignore_gives_its_reason() -> None:
 
 def test_the_picture_of_the_architecture_is_the_tree() -> None:
     text = read(ROOT / "ARCHITECTURE.md")
-    package = {path.name for path in (ROOT / "src" / "bicorn").iterdir() if path.is_dir() and path.name[0] != "_"}
+    package = {path.name for path in (ROOT / "src" / "bicorn").iterdir() if (path / "__init__.py").exists()}
     crates = {path.name for path in (ROOT / "native").iterdir() if (path / "Cargo.toml").exists()}
     assert set(re.findall(r"^    (\w+)/ ", section(text, "src/bicorn/"), re.MULTILINE)) == package
     assert set(re.findall(r"^    (\w+)/ ", section(text, "native/"), re.MULTILINE)) == crates

@@ -82,7 +82,7 @@ def test_the_application_is_the_first_argument_else_the_files(load: Load) -> Non
 
 
 def test_a_server_without_an_application_says_how_to_name_one(load: Load) -> None:
-    with pytest.raises(ConfigError, match="No application module specified.*wsgi_app"):
+    with pytest.raises(ConfigError, match=r"No application module specified.*wsgi_app"):
         load().require_app_uri()
 
 
