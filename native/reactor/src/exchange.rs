@@ -600,10 +600,22 @@ pub fn time_out<A: Application>(connection: &mut Connection<A>, core: &mut Core<
             connection.deadline_ms = u64::MAX;
             connection.readable = true;
             let verdict = read(connection, core);
-            let untouched = matches!(connection.stage, Stage::Idle) && connection.deadline_ms == u64::MAX;
-            if untouched { Close } else { verdict }
+            if connection.deadline_ms == u64::MAX {
+                match connection.stage {
+                    Stage::Idle => return Close,
+                    // Half a head on a fresh connection sets no deadline of its own: see `begin`.
+                    Stage::Reading(_) => core.patience(connection, core.timeouts.header_ms),
+                    Stage::Responding(_) | Stage::Lingering => {}
+                }
+            }
+            verdict
         }
-        // A peer that takes nothing, or never closes, has had its time.
-        Stage::Lingering | Stage::Responding(_) => Close,
+        Stage::Responding(_) => {
+            // A peer that takes nothing has had its time. A plain close would leave the kernel with
+            // what is unsent, for minutes; a reset frees it, and reaches a peer whose window is shut.
+            let _ = rustix::net::sockopt::set_socket_linger(&connection.socket, Some(std::time::Duration::ZERO));
+            Close
+        }
+        Stage::Lingering => Close,
     }
 }
