@@ -457,8 +457,12 @@ fn push_any_environ(line: &mut Vec<u8>, environ: &Bound<'_, PyDict>, name: &str)
 }
 
 fn push_response_field(line: &mut Vec<u8>, response: &Response, name: &str) {
-    let value =
-        response.fields().into_iter().rev().find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes()));
+    let value = response
+        .head
+        .fields()
+        .into_iter()
+        .rev()
+        .find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes()));
     match value {
         Some((_, value)) => value.iter().for_each(|&byte| push_point(line, u32::from(byte))),
         None => line.push(b'-'),

@@ -18,7 +18,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::chunk::Chunk;
-use crate::response::{Response, early_hint};
+use crate::response::Response;
+use crate::response_head::early_hint;
 
 /// Bounds of what `write()` may hold back.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +37,7 @@ struct Wire {
 }
 
 /// The server's side of one exchange; as a Python object it is the `write` callable of PEP 3333.
-#[pyclass(unsendable, module = "bicorn._core")]
+#[pyclass(module = "bicorn._core")]
 pub struct Exchange {
     /// The response.
     pub response: Response,
@@ -45,6 +46,12 @@ pub struct Exchange {
     /// Bytes that left while the application ran, which the loop has not counted.
     sent_early: usize,
 }
+
+// SAFETY: everything here is touched with the interpreter lock held, and the pointer in `wire` is
+// cleared before the loop goes on without the application.
+unsafe impl Send for Exchange {}
+// SAFETY: as above.
+unsafe impl Sync for Exchange {}
 
 #[pymethods]
 impl Exchange {

@@ -16,6 +16,7 @@ mod input;
 mod names;
 mod peer;
 mod response;
+mod response_head;
 mod scoreboard;
 mod sync_loop;
 mod text;

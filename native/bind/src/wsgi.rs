@@ -303,11 +303,11 @@ impl Wsgi {
             let response = &open.exchange(py).borrow().response;
             let latin1 = |bytes: &[u8]| bytes.iter().map(|&byte| char::from(byte)).collect::<String>();
             let fields: Vec<(String, String)> =
-                response.fields().iter().map(|(name, value)| (latin1(name), latin1(value))).collect();
-            let status = if response.status_text().is_empty() {
+                response.head.fields().iter().map(|(name, value)| (latin1(name), latin1(value))).collect();
+            let status = if response.head.status_text().is_empty() {
                 format!("{} {}", response.status, bicorn_wire::reason_phrase(response.status))
             } else {
-                latin1(response.status_text())
+                latin1(response.head.status_text())
             };
             (status, fields, response.body_bytes)
         };

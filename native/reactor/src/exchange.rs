@@ -613,7 +613,8 @@ pub fn time_out<A: Application>(connection: &mut Connection<A>, core: &mut Core<
         Stage::Responding(_) => {
             // A peer that takes nothing has had its time. A plain close would leave the kernel with
             // what is unsent, for minutes; a reset frees it, and reaches a peer whose window is shut.
-            let _ = rustix::net::sockopt::set_socket_linger(&connection.socket, Some(std::time::Duration::ZERO));
+            let _ =
+                rustix::net::sockopt::set_socket_linger(&connection.socket, Some(std::time::Duration::ZERO));
             Close
         }
         Stage::Lingering => Close,

@@ -1,0 +1,292 @@
+//! Status line and fields of a response, as `start_response` was told them.
+//!
+//! Owns       their validation and their encoding.
+//! Never      decides how the body is framed: it only notes what the fields say about that.
+//! Invariant  what cannot be sent safely is an error for the application, never a byte on the wire.
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PySequence, PyString, PyTuple};
+
+use crate::text::latin1_bytes;
+
+/// Status line and fields.
+pub struct ResponseHead {
+    /// The whole `Server: …\r\n` line, or nothing.
+    server_line: Vec<u8>,
+    /// Encoded, without framing and without the empty line.
+    bytes: Vec<u8>,
+    /// The status code.
+    pub status: u16,
+    /// What Content-Length says.
+    pub content_length: Option<u64>,
+    /// Connection says close.
+    pub close_wanted: bool,
+    /// Connection says upgrade.
+    pub upgrade_wanted: bool,
+    /// What `bytes` was made from.
+    said: Said,
+}
+
+/// The objects of the last call, kept alive so that their identity stays theirs. Strings and tuples
+/// cannot change, so the same objects in the same second make the same head: an application that
+/// answers with constants has it encoded once.
+#[derive(Default)]
+struct Said {
+    status: Option<Py<PyAny>>,
+    pairs: Vec<Py<PyAny>>,
+    date: Vec<u8>,
+}
+
+/// Lists longer than this are encoded each time.
+const PAIRS_MAX: usize = 16;
+
+impl Said {
+    #[inline]
+    fn is_again(&self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyList>, date: &[u8]) -> bool {
+        self.status.as_ref().is_some_and(|said| said.is(status))
+            && self.pairs.len() == headers.len()
+            && self.pairs.iter().zip(headers.iter()).all(|(said, pair)| said.is(&pair))
+            && self.date == date
+    }
+
+    fn note(&mut self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyList>, date: &[u8]) {
+        if headers.len() > PAIRS_MAX || !headers.iter().all(|pair| pair.is_exact_instance_of::<PyTuple>()) {
+            return;
+        }
+        self.status = Some(status.clone().unbind());
+        self.pairs.extend(headers.iter().map(Bound::unbind));
+        self.date.extend_from_slice(date);
+    }
+}
+
+fn is(name: &[u8], other: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(other)
+}
+
+impl ResponseHead {
+    /// Nothing said yet; it will present itself with this `Server` value.
+    pub fn new(server: &[u8]) -> Self {
+        let server_line =
+            if server.is_empty() { Vec::new() } else { [b"Server: ", server, b"\r\n"].concat() };
+        Self {
+            server_line,
+            bytes: Vec::with_capacity(512),
+            status: 0,
+            content_length: None,
+            close_wanted: false,
+            upgrade_wanted: false,
+            said: Said::default(),
+        }
+    }
+
+    /// Nothing has been said.
+    pub fn forget(&mut self) {
+        self.bytes.clear();
+        self.status = 0;
+        self.content_length = None;
+        self.close_wanted = false;
+        self.upgrade_wanted = false;
+        self.said.status = None;
+        self.said.pairs.clear();
+        self.said.date.clear();
+    }
+
+    /// Encoded, without framing and without the empty line.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Takes in a status and fields.
+    ///
+    /// # Errors
+    /// A wrong type, or bytes that no status line or field may hold.
+    #[inline]
+    pub fn say(
+        &mut self,
+        status: &Bound<'_, PyAny>,
+        headers: &Bound<'_, PyAny>,
+        date: &[u8],
+    ) -> PyResult<()> {
+        let list = headers.cast_exact::<PyList>().ok();
+        if list.is_some_and(|list| self.said.is_again(status, list, date)) {
+            return Ok(());
+        }
+        self.forget();
+        let result = self.status_line(status, date).and_then(|()| match list {
+            Some(list) => list.iter().try_for_each(|pair| self.field(&pair)),
+            None => headers.try_iter().and_then(|mut pairs| pairs.try_for_each(|pair| self.field(&pair?))),
+        });
+        match (&result, list) {
+            (Ok(()), Some(list)) => self.said.note(status, list, date),
+            (Ok(()), None) => {}
+            (Err(_), _) => self.forget(),
+        }
+        result
+    }
+
+    /// The status line's content after the version, as the application gave it.
+    pub fn status_text(&self) -> &[u8] {
+        let line = self.bytes.get(9..).unwrap_or_default();
+        &line[..memchr::memchr(b'\r', line).unwrap_or(line.len())]
+    }
+
+    /// The application's fields as they were sent, Content-Length included.
+    pub fn fields(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut fields: Vec<_> = self
+            .bytes
+            .split(|&byte| byte == b'\n')
+            .skip(1)
+            .filter_map(|line| {
+                let (name, value) = line.split_at(memchr::memchr(b':', line)?);
+                Some((name.to_vec(), value[1..].trim_ascii().to_vec()))
+            })
+            .filter(|(name, _)| !is(name, b"server") && !is(name, b"date"))
+            .collect();
+        if let Some(length) = self.content_length {
+            fields.push((b"Content-Length".to_vec(), length.to_string().into_bytes()));
+        }
+        fields
+    }
+
+    fn status_line(&mut self, status: &Bound<'_, PyAny>, date: &[u8]) -> PyResult<()> {
+        let text = latin1_bytes(status.as_borrowed(), "the status")?;
+        let code = match text {
+            [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9']
+            | [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] => {
+                u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0')
+            }
+            _ => return Err(invalid_status(status)),
+        };
+        if !bicorn_wire::is_reason(&text[3..]) {
+            return Err(invalid_status(status));
+        }
+        self.status = code;
+        self.bytes.extend_from_slice(b"HTTP/1.1 ");
+        self.bytes.extend_from_slice(text);
+        if text.len() == 3 {
+            self.bytes.push(b' '); // The space stands even without a reason (RFC 9112, 4).
+        }
+        self.bytes.extend_from_slice(b"\r\n");
+        self.bytes.extend_from_slice(&self.server_line);
+        self.bytes.extend_from_slice(b"Date: ");
+        self.bytes.extend_from_slice(date);
+        self.bytes.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    #[inline]
+    fn field(&mut self, pair: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (name, value) = pair_of(pair)?;
+        let name_bytes = latin1_bytes(name.as_borrowed(), "a header name")?;
+        let value_bytes = latin1_bytes(value.as_borrowed(), "a header value")?;
+        if !bicorn_wire::is_token(name_bytes) {
+            return Err(PyValueError::new_err(format!("invalid header name {}", name.repr()?)));
+        }
+        if !bicorn_wire::is_field_value(value_bytes) {
+            // The name only: a value may be a secret, and errors travel far.
+            return Err(PyValueError::new_err(format!(
+                "invalid characters in the value of header {}",
+                name.repr()?
+            )));
+        }
+        let value_bytes = value_bytes.trim_ascii();
+        if self.is_ours(name_bytes, value_bytes)? {
+            return Ok(());
+        }
+        push_field(&mut self.bytes, name_bytes, value_bytes);
+        Ok(())
+    }
+
+    /// Whether a field is the server's to send; what it says about the message is noted.
+    #[inline]
+    fn is_ours(&mut self, name: &[u8], value: &[u8]) -> PyResult<bool> {
+        match name.len() {
+            14 if is(name, b"content-length") => {
+                let length = bicorn_wire::parse_content_length(value).ok_or_else(|| {
+                    PyValueError::new_err(format!(
+                        "invalid Content-Length {:?}",
+                        String::from_utf8_lossy(value)
+                    ))
+                })?;
+                self.content_length = Some(length);
+                // Written with the framing, once it is known that a length may be sent at all.
+                Ok(true)
+            }
+            10 if is(name, b"connection") => {
+                self.close_wanted |=
+                    value.split(|&byte| byte == b',').any(|token| is(token.trim_ascii(), b"close"));
+                self.upgrade_wanted |= is(value, b"upgrade");
+                Ok(true)
+            }
+            7 if is(name, b"upgrade") => Ok(!is(value, b"websocket")),
+            6 if is(name, b"server") => Ok(true),
+            4 if is(name, b"date") => Ok(true),
+            _ => Ok(bicorn_wire::is_hop_by_hop(name)),
+        }
+    }
+}
+
+/// A 103 with these fields (RFC 8297).
+///
+/// # Errors
+/// As for `Response::start`.
+pub fn early_hint(headers: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    let mut hint = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
+    for pair in headers.try_iter()? {
+        let (name, value) = pair_of(&pair?)?;
+        let name = text_or_bytes(&name, "a header name")?;
+        let value = text_or_bytes(&value, "a header value")?;
+        if !bicorn_wire::is_token(&name) || !bicorn_wire::is_field_value(&value) {
+            let name = String::from_utf8_lossy(&name).into_owned();
+            return Err(PyValueError::new_err(format!("invalid early hint {name:?}")));
+        }
+        push_field(&mut hint, &name, value.trim_ascii());
+    }
+    hint.extend_from_slice(b"\r\n");
+    Ok(hint)
+}
+
+fn push_field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    head.reserve(name.len() + value.len() + 4);
+    head.extend_from_slice(name);
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value);
+    head.extend_from_slice(b"\r\n");
+}
+
+#[cold]
+fn invalid_status(status: &Bound<'_, PyAny>) -> PyErr {
+    match status.repr() {
+        Ok(repr) => PyValueError::new_err(format!("invalid status {repr}: it must read like '200 OK'")),
+        Err(error) => error,
+    }
+}
+
+#[inline]
+fn pair_of<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    if let Ok(tuple) = pair.cast_exact::<PyTuple>()
+        && tuple.len() == 2
+    {
+        return Ok((tuple.get_item(0)?, tuple.get_item(1)?));
+    }
+    // Gunicorn unpacks whatever gives two items, and applications give lists.
+    match pair.cast::<PySequence>() {
+        Ok(sequence) if !pair.is_instance_of::<PyString>() && sequence.len()? == 2 => {
+            Ok((sequence.get_item(0)?, sequence.get_item(1)?))
+        }
+        // The type only, as with values: what it holds may be a secret.
+        _ => Err(PyTypeError::new_err(format!(
+            "a header must be a (name, value) pair, not {} of another length or kind",
+            pair.get_type().name()?
+        ))),
+    }
+}
+
+fn text_or_bytes(value: &Bound<'_, PyAny>, what: &str) -> PyResult<Vec<u8>> {
+    match value.cast::<PyBytes>() {
+        Ok(bytes) => Ok(bytes.as_bytes().to_vec()),
+        Err(_) => latin1_bytes(value.as_borrowed(), what).map(<[u8]>::to_vec),
+    }
+}
