@@ -36,9 +36,8 @@ print(json.dumps({
 """
 
 # What a reader of the report may want to know; the rest of each environment is noise there.
-_REPORTED: Final = frozenset(
-    "bicorn bjoern fastwsgi fastpysgi granian uwsgi waitress gunicorn flask werkzeug django".split()
-)
+_SERVERS_REPORTED: Final = {"bicorn", "bjoern", "fastwsgi", "fastpysgi", "granian", "uwsgi", "waitress", "gunicorn"}
+_REPORTED: Final = frozenset(_SERVERS_REPORTED | {"flask", "werkzeug", "django"})
 
 # Some algorithms pace with timers, which every answer pays for, also on the loopback.
 _CONGESTION_CONTROL: Final = Path("/proc/sys/net/ipv4/tcp_congestion_control")
