@@ -41,7 +41,8 @@ def _absent(settings: Settings, name: str, declaration: Setting[object]) -> Iter
         return
     if absent.unless is not None and settings.values[absent.unless]:
         return
-    yield f"{_where(settings, name)} asks for {absent.feature}, {absent.verdict}; remove the setting to start without it"
+    where = _where(settings, name)
+    yield f"{where} asks for {absent.feature}, {absent.verdict}; remove the setting to start without it"
 
 
 def _where(settings: Settings, name: str) -> str:

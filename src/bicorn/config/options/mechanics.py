@@ -196,7 +196,8 @@ class LeniencyOptions(Options, section="Server Mechanics"):
         default=False,
         kind=FLAG,
         cli=("--strip-header-spaces",),
-        doc="Accept white space between a field's name and its colon. Dangerous behind a proxy that reads it otherwise.",
+        doc="Accept white space between a field's name and its colon. Dangerous behind a proxy that reads it "
+        "otherwise.",
     )
     permit_unconventional_http_method = Setting(
         default=False,
