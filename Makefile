@@ -13,6 +13,9 @@ PIP   := $(BIN)/python -m pip --quiet --disable-pip-version-check
 BUILT := $(VENV)/.built
 DEV   := $(VENV)/.dev
 
+# The interpreter that the native module is built for.
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+
 NATIVE := $(shell find native -path native/fuzz -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
 
 .DELETE_ON_ERROR:

@@ -72,6 +72,9 @@ fn compile(format: &str) -> Result<Vec<Piece>, String> {
 }
 
 fn literal(pieces: &mut Vec<Piece>, text: &str) {
+    if text.is_empty() {
+        return;
+    }
     match pieces.last_mut() {
         Some(Piece::Literal(bytes)) => bytes.extend_from_slice(text.as_bytes()),
         _ => pieces.push(Piece::Literal(text.as_bytes().to_vec())),
@@ -486,9 +489,7 @@ mod tests {
                 Piece::Microseconds,
                 Piece::Literal(b" % ".to_vec()),
                 Piece::RequestField("HTTP_X_ID".to_owned()),
-                Piece::Literal(Vec::new()),
                 Piece::Dash,
-                Piece::Literal(Vec::new()),
             ]
         );
     }
