@@ -1,120 +1,28 @@
-//! The life of exchanges on one connection: bytes in, requests to the application, answers out.
+//! Requests on one connection: bytes in, complete requests to the application.
 //!
-//! Owns       every move between the stages of a connection.
+//! Owns       the moves of a connection from idle through reading to its answer; `respond` has the rest.
 //! Never      watches sockets or keeps the connection table: `server` does, and closes what ends here.
 //! Invariant  one request at a time: while an answer is on its way the connection is not read, so
 //!            what a client can make us hold is one read, one head, one body and one answer.
 
 use std::os::fd::AsFd;
 
-use bicorn_wire::{BodyDecoder, Framing, Head, HeadParser, Progress, Refusal, RefusalKind, Rules};
+use bicorn_wire::{BodyDecoder, Framing, Head, HeadParser, Progress, RefusalKind};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use rustix::net::{RecvFlags, recv};
 
-use crate::application::{Application, Incident, Outcome, Pull, Request};
-use crate::clock::Clock;
-use crate::connection::{Connection, Reading, Responding, Stage, Then};
-use crate::intake::{Body, Intake, IntakeError, RequestBody, Spool};
+use crate::application::{Application, Outcome, Request};
+use crate::connection::{Connection, Reading, Stage, Then};
+use crate::core::{
+    Core,
+    Verdict::{self, Close, Keep},
+};
+use crate::intake::{Body, Intake, IntakeError, RequestBody};
 use crate::outbox::{Flush, Outbox};
-use crate::timer::{Token, Wheel};
-
-/// Bytes read from a socket at once; also the most that is held of requests that came early.
-pub const READ_BYTES: usize = 64 * 1024;
+use crate::respond::{discard, finished, flush, pump, refuse, refuse_unstored, respond_later, stream_out};
 
 /// Longer heads are not remembered.
 const REMEMBERED_BYTES_MAX: usize = 2048;
-
-/// Pulls of one streamed answer before the other connections get their turn.
-const PULLS_PER_TURN: usize = 16;
-
-/// Every timeout of a connection, in milliseconds; `u64::MAX` for none.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// From the first byte waited for to the end of the head.
-    pub header_ms: u64,
-    /// Between two reads of a body.
-    pub body_ms: u64,
-    /// Between two bytes the socket takes of an answer.
-    pub write_ms: u64,
-    /// Idle time after an answer; 0 means that every answer closes its connection.
-    pub keepalive_ms: u64,
-    /// For the peer to read an answer that closes, before the socket goes.
-    pub linger_ms: u64,
-    /// Idle time of a connection of a draining worker: long enough for a request that was sent
-    /// before the client could know.
-    pub drain_idle_ms: u64,
-}
-
-/// What all exchanges of a worker share.
-pub struct Core<A: Application> {
-    /// Who answers.
-    pub app: A,
-    /// The rules of the wire.
-    pub rules: Rules,
-    /// The timeouts.
-    pub timeouts: Timeouts,
-    /// Time.
-    pub clock: Clock,
-    /// Who is to be looked at when.
-    pub wheel: Wheel,
-    /// Bodies on their way in.
-    pub spool: Spool,
-    /// Connections with more to pull whose turn is over.
-    pub unfinished: Vec<Token>,
-    /// No request may keep its connection: the worker is on its way out.
-    pub draining: bool,
-    parser: HeadParser,
-    head: Head,
-    /// The bytes that `head` was parsed from; empty when `head` is not to be used again. The same
-    /// bytes mean the same head, and keep-alive clients mostly send the same.
-    remembered: Vec<u8>,
-    outbox: Outbox<A::Chunk>,
-    buffer: Vec<u8>,
-}
-
-/// Whether a connection goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It stays in the table.
-    Keep,
-    /// It is to be closed now.
-    Close,
-}
-
-use Verdict::{Close, Keep};
-
-impl<A: Application> Core<A> {
-    /// The shared state of a worker that has served nothing yet.
-    pub fn new(app: A, rules: Rules, timeouts: Timeouts, spool: Spool) -> Self {
-        let clock = Clock::default();
-        Self {
-            app,
-            rules,
-            timeouts,
-            wheel: Wheel::new(clock.now_ms()),
-            clock,
-            spool,
-            unfinished: Vec::new(),
-            draining: false,
-            parser: HeadParser::new(),
-            head: Head::default(),
-            remembered: Vec::new(),
-            outbox: Outbox::default(),
-            buffer: vec![0; READ_BYTES],
-        }
-    }
-
-    /// Gives `connection` `patience_ms` from now.
-    #[inline]
-    pub fn patience(&mut self, connection: &mut Connection<A>, patience_ms: u64) {
-        let deadline_ms = self.clock.now_ms().saturating_add(patience_ms);
-        connection.deadline_ms = deadline_ms;
-        // A later look is not undone: it finds the deadline moved and parks the connection again.
-        if deadline_ms < connection.parked_ms {
-            connection.parked_ms = self.wheel.park(connection.token, deadline_ms);
-        }
-    }
-}
 
 /// Reads what the socket has, and serves it.
 #[inline]
@@ -366,210 +274,15 @@ fn answer<A: Application>(
     }
 }
 
-/// Sends a streamed answer as far as the socket takes it: usually to its end, without storing it.
-fn stream_out<A: Application>(
-    connection: &mut Connection<A>,
-    core: &mut Core<A>,
-    stream: A::Stream,
-    client_keeps_alive: bool,
-) -> Result<(), Verdict> {
-    let mut stream = Some(stream);
-    let mut then = Then::after(false, client_keeps_alive);
-    for _ in 0..PULLS_PER_TURN {
-        match flush(connection, core) {
-            Ok(Flush::Done) if stream.is_none() => return finished(connection, core, then),
-            Ok(Flush::Done) => {}
-            Ok(Flush::Blocked) => {
-                respond_later(connection, core, stream, then);
-                return Ok(());
-            }
-            Err(_) => {
-                if let Some(stream) = stream {
-                    core.app.abandon(stream, &mut core.clock);
-                }
-                return Err(Close);
-            }
-        }
-        match core.app.pull(&mut stream, connection.socket.as_fd(), &mut core.outbox, &mut core.clock) {
-            Pull::More => {}
-            Pull::Done { keep_alive } => then = Then::after(keep_alive, client_keeps_alive),
-            Pull::Aborted => {
-                let _ = flush(connection, core);
-                core.outbox = Outbox::default();
-                return Err(Close);
-            }
-        }
-    }
-    respond_later(connection, core, stream, then);
-    core.unfinished.push(connection.token);
-    Ok(())
-}
-
-fn respond_later<A: Application>(
-    connection: &mut Connection<A>,
-    core: &mut Core<A>,
-    stream: Option<A::Stream>,
-    then: Then,
-) {
-    let outbox = std::mem::take(&mut core.outbox);
-    connection.stage = Stage::Responding(Box::new(Responding { outbox, stream, then, pending: Vec::new() }));
-    core.patience(connection, core.timeouts.write_ms);
-}
-
-/// Sends the shared outbox.
-#[inline]
-fn flush<A: Application>(connection: &Connection<A>, core: &mut Core<A>) -> Result<Flush, Errno> {
-    let slot = core.app.slot();
-    let result = core.outbox.flush(connection.socket.as_fd(), |count| slot.sent(count));
-    if result.is_err() {
-        core.outbox = Outbox::default();
-    }
-    result
-}
-
-/// An answer has left completely.
-#[inline]
-fn finished<A: Application>(
-    connection: &mut Connection<A>,
-    core: &mut Core<A>,
-    then: Then,
-) -> Result<(), Verdict> {
-    match then {
-        Then::KeepAlive => {
-            connection.stage = Stage::Idle;
-            let idle_ms =
-                if core.draining { core.timeouts.drain_idle_ms } else { core.timeouts.keepalive_ms };
-            core.patience(connection, idle_ms);
-            Ok(())
-        }
-        // Nothing can be left unread that a close would answer with a reset.
-        Then::Close if !connection.readable => Err(Close),
-        Then::Close | Then::Linger => Err(linger(connection, core)),
-    }
-}
-
-/// Closes our side, and leaves the peer time to read: a close with unread input behind it would
-/// reset the connection and take the answer with it (RFC 9112, 9.6).
-fn linger<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
-    if shutdown(&connection.socket, Shutdown::Write).is_err() {
-        return Close;
-    }
-    connection.stage = Stage::Lingering;
-    connection.readable = true;
-    // A worker on its way out does not wait long for peers that never close.
-    let t = &core.timeouts;
-    let linger_ms = if core.draining { t.linger_ms.min(t.drain_idle_ms) } else { t.linger_ms };
-    core.patience(connection, linger_ms);
-    discard(connection, core)
-}
-
-/// Reads what a lingering peer still sends, and forgets it.
-fn discard<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
-    let mut scratch = [0; 8192];
-    for _ in 0..PULLS_PER_TURN {
-        match recv(&connection.socket, &mut scratch[..], RecvFlags::empty()) {
-            Ok((_, 0)) => return Close,
-            Ok((_, count)) => core.app.slot().received(count),
-            Err(Errno::AGAIN) => {
-                connection.readable = false;
-                return Keep;
-            }
-            Err(Errno::INTR) => {}
-            Err(_) => return Close,
-        }
-    }
-    core.unfinished.push(connection.token);
-    Keep
-}
-
-/// Answers a request that broke a rule, and ends the connection.
-pub fn refuse<A: Application>(
-    connection: &mut Connection<A>,
-    core: &mut Core<A>,
-    refusal: &Refusal,
-) -> Verdict {
-    core.app.slot().request_refused(refusal.status);
-    core.app.refuse(refusal, &mut connection.peer, &mut core.outbox, &mut core.clock);
-    match flush(connection, core) {
-        Ok(Flush::Done) => linger(connection, core),
-        Ok(Flush::Blocked) => {
-            respond_later(connection, core, None, Then::Linger);
-            Keep
-        }
-        Err(_) => Close,
-    }
-}
-
-fn refuse_unstored<A: Application>(
-    connection: &mut Connection<A>,
-    core: &mut Core<A>,
-    error: std::io::Error,
-) -> Verdict {
-    core.app.incident(Incident::Spool(error));
-    refuse(connection, core, &RefusalKind::BodyNotStored.into())
-}
-
-/// Sends what waits, pulls what follows, as long as the socket takes it and others need not wait.
-fn pump<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Result<(), Verdict> {
-    for _ in 0..PULLS_PER_TURN {
-        let Stage::Responding(responding) = &mut connection.stage else { return Ok(()) };
-        let socket = connection.socket.as_fd();
-        let slot = core.app.slot();
-        let mut progress = false;
-        let flushed = responding.outbox.flush(socket, |count| {
-            slot.sent(count);
-            progress = true;
-        });
-        match flushed {
-            Ok(Flush::Done) => {}
-            Ok(Flush::Blocked) => {
-                if progress {
-                    core.patience(connection, core.timeouts.write_ms);
-                }
-                return Ok(());
-            }
-            Err(_) => return Err(Close),
-        }
-        if responding.stream.is_none() {
-            return respond_finished(connection, core);
-        }
-        match core.app.pull(&mut responding.stream, socket, &mut responding.outbox, &mut core.clock) {
-            Pull::More => {}
-            Pull::Done { keep_alive } => {
-                if keep_alive {
-                    responding.then = Then::KeepAlive;
-                }
-            }
-            Pull::Aborted => {
-                let _ = responding.outbox.flush(socket, |_| {});
-                return Err(Close);
-            }
-        }
-        core.patience(connection, core.timeouts.write_ms);
-    }
-    core.unfinished.push(connection.token);
-    Ok(())
-}
-
-fn respond_finished<A: Application>(
-    connection: &mut Connection<A>,
-    core: &mut Core<A>,
-) -> Result<(), Verdict> {
-    let Stage::Responding(responding) = std::mem::replace(&mut connection.stage, Stage::Idle) else {
-        unreachable!("called for a connection that responds");
-    };
-    finished(connection, core, responding.then)?;
-    match serve(connection, core, &responding.pending) {
-        Keep => Ok(()),
-        Close => Err(Close),
-    }
-}
-
 /// The socket can take more, or it is this connection's turn again.
 pub fn resume<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
     match connection.stage {
         Stage::Responding(_) => match pump(connection, core) {
-            Ok(()) => read(connection, core),
+            Ok(None) => Keep,
+            Ok(Some(pending)) => match serve(connection, core, &pending) {
+                Keep => read(connection, core),
+                Close => Close,
+            },
             Err(verdict) => verdict,
         },
         Stage::Lingering => discard(connection, core),

@@ -9,16 +9,18 @@
 pub mod application;
 pub mod clock;
 pub mod connection;
+pub mod core;
 pub mod exchange;
 pub mod intake;
 pub mod outbox;
+pub mod respond;
 pub mod scoreboard;
 pub mod server;
 pub mod timer;
 
 pub use application::{Application, Incident, Outcome, Pull, Request, Turn};
 pub use clock::Clock;
-pub use exchange::{Core, Timeouts};
+pub use core::{Core, Timeouts};
 pub use intake::{RequestBody, Spool, SpoolRules};
 pub use outbox::{Flush, Outbox};
 pub use server::{Server, Sources};

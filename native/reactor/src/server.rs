@@ -15,7 +15,8 @@ use slab::Slab;
 
 use crate::application::{Application, Incident, Turn};
 use crate::connection::{Connection, Stage};
-use crate::exchange::{self, Core, Verdict};
+use crate::core::{Core, Verdict};
+use crate::exchange;
 use crate::timer::Token;
 
 /// Events taken from the kernel at once.

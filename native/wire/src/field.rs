@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use crate::grammar::{OWS, TOKEN, find_control, is, span_of, trim_ows};
-use crate::head::Span;
 use crate::limits::Leniency;
 use crate::refusal::RefusalKind;
+use crate::span::Span;
 
 /// One field of a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

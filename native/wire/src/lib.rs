@@ -19,12 +19,14 @@ mod parser;
 mod refusal;
 mod request_line;
 mod response;
+mod span;
 mod target;
 
 pub use body::{BodyDecoder, BodyStep};
 pub use field::{Field, parse_content_length, unfold};
 pub use grammar::{is_field_value, is_reason, is_token};
-pub use head::{Framing, Head, Span, Version};
+pub use head::{Framing, Head, Version};
+
 pub use limits::{Leniency, Limits, Rules};
 pub use parser::{HeadParser, Progress};
 pub use refusal::{Refusal, RefusalKind};
@@ -32,4 +34,5 @@ pub use response::{
     LAST_CHUNK, ResponseFraming, is_hop_by_hop, push_chunk_head, push_refusal, reason_phrase,
     response_framing,
 };
+pub use span::Span;
 pub use target::TargetForm;

@@ -2,8 +2,9 @@
 
 use crate::field::{Field, parse_content_length};
 use crate::grammar::{is_token, trim_ows};
-use crate::head::{Framing, Head, Span};
+use crate::head::{Framing, Head};
 use crate::refusal::RefusalKind;
+use crate::span::Span;
 use crate::target::{TargetForm, split_authority};
 
 /// Fields of one name that the server itself reads: where the first stands, and how many there are.

@@ -1,9 +1,10 @@
 //! The first line of a head: method, target and version.
 
 use crate::grammar::{CONVENTIONAL, TOKEN, span_of};
-use crate::head::{Head, Span, Version};
+use crate::head::{Head, Version};
 use crate::limits::Leniency;
 use crate::refusal::RefusalKind;
+use crate::span::Span;
 use crate::target::{MethodKind, parse_target};
 
 /// Bytes of ` HTTP/1.1`, the end of a request line.

@@ -3,8 +3,8 @@
 use std::net::Ipv6Addr;
 
 use crate::grammar::{HEX, REG_NAME, TARGET, is, span_of};
-use crate::head::Span;
 use crate::refusal::RefusalKind;
+use crate::span::Span;
 
 /// Which of the four forms the target has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

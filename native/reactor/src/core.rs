@@ -1,0 +1,107 @@
+//! What all connections of a worker share.
+//!
+//! Owns       the rules, the timeouts, the clock, and the buffers that serve whoever is served just now.
+//! Never      knows which connections there are.
+
+use bicorn_wire::{Head, HeadParser, Rules};
+
+use crate::application::Application;
+use crate::clock::Clock;
+use crate::connection::Connection;
+use crate::intake::Spool;
+use crate::outbox::Outbox;
+use crate::timer::{Token, Wheel};
+
+/// Bytes read from a socket at once; also the most that is held of requests that came early.
+pub const READ_BYTES: usize = 64 * 1024;
+
+/// Every timeout of a connection, in milliseconds; `u64::MAX` for none.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// From the first byte waited for to the end of the head.
+    pub header_ms: u64,
+    /// Between two reads of a body.
+    pub body_ms: u64,
+    /// Between two bytes the socket takes of an answer.
+    pub write_ms: u64,
+    /// Idle time after an answer; 0 means that every answer closes its connection.
+    pub keepalive_ms: u64,
+    /// For the peer to read an answer that closes, before the socket goes.
+    pub linger_ms: u64,
+    /// Idle time of a connection of a draining worker: long enough for a request that was sent
+    /// before the client could know.
+    pub drain_idle_ms: u64,
+}
+
+/// What all exchanges of a worker share.
+pub struct Core<A: Application> {
+    /// Who answers.
+    pub app: A,
+    /// The rules of the wire.
+    pub rules: Rules,
+    /// The timeouts.
+    pub timeouts: Timeouts,
+    /// Time.
+    pub clock: Clock,
+    /// Who is to be looked at when.
+    pub wheel: Wheel,
+    /// Bodies on their way in.
+    pub spool: Spool,
+    /// Connections with more to pull whose turn is over.
+    pub unfinished: Vec<Token>,
+    /// No request may keep its connection: the worker is on its way out.
+    pub draining: bool,
+    /// The parser of heads that come whole.
+    pub(crate) parser: HeadParser,
+    /// The last head that came whole.
+    pub(crate) head: Head,
+    /// The bytes that `head` was parsed from; empty when `head` is not to be used again. The same
+    /// bytes mean the same head, and keep-alive clients mostly send the same.
+    pub(crate) remembered: Vec<u8>,
+    /// Answers that leave at once.
+    pub(crate) outbox: Outbox<A::Chunk>,
+    /// What the last read gave.
+    pub(crate) buffer: Vec<u8>,
+}
+
+/// Whether a connection goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It stays in the table.
+    Keep,
+    /// It is to be closed now.
+    Close,
+}
+
+impl<A: Application> Core<A> {
+    /// The shared state of a worker that has served nothing yet.
+    pub fn new(app: A, rules: Rules, timeouts: Timeouts, spool: Spool) -> Self {
+        let clock = Clock::default();
+        Self {
+            app,
+            rules,
+            timeouts,
+            wheel: Wheel::new(clock.now_ms()),
+            clock,
+            spool,
+            unfinished: Vec::new(),
+            draining: false,
+            parser: HeadParser::new(),
+            head: Head::default(),
+            remembered: Vec::new(),
+            outbox: Outbox::default(),
+            buffer: vec![0; READ_BYTES],
+        }
+    }
+
+    /// Gives `connection` `patience_ms` from now.
+    #[inline]
+    pub fn patience(&mut self, connection: &mut Connection<A>, patience_ms: u64) {
+        let deadline_ms = self.clock.now_ms().saturating_add(patience_ms);
+        connection.deadline_ms = deadline_ms;
+        // A later look is not undone: it finds the deadline moved and parks the connection again.
+        if deadline_ms < connection.parked_ms {
+            connection.parked_ms = self.wheel.park(connection.token, deadline_ms);
+        }
+    }
+}
