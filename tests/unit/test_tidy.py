@@ -72,7 +72,9 @@ def too_long_in_rust() -> Iterator[str]:
 
 
 def test_files_are_named_after_what_is_in_them() -> None:
-    assert [name(path) for path in (*PYTHON, *RUST) if path.stem in BANNED_STEMS] == []
+    # Below compat/gunicorn the names are Gunicorn's.
+    ours = [path for path in (*PYTHON, *RUST) if "compat" not in path.parts or "gunicorn" not in path.parts]
+    assert [name(path) for path in ours if path.stem in BANNED_STEMS] == []
 
 
 def test_no_test_sleeps() -> None:

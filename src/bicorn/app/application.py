@@ -57,6 +57,14 @@ class Application:
             self.callable = self.load()
         return self.callable
 
+    def load_again(self) -> Settings:
+        """Read the configuration anew, for a reload. Settings that were handed over have nothing to be read from."""
+        return self.cfg
+
+    def renew(self, settings: Settings) -> Application:
+        """Give the application of other settings; this one may go on serving."""
+        return Application(settings)
+
     def reload(self) -> None:
         """Forget the loaded application, so that the next `wsgi()` loads it again."""
         self.callable = None

@@ -58,8 +58,8 @@ class Arbiter:
     WORKER_BOOT_ERROR: ClassVar[int] = ExitCode.WORKER_BOOT_ERROR
     APP_LOAD_ERROR: ClassVar[int] = ExitCode.APP_LOAD_ERROR
 
-    def __init__(self, app: Application, load_settings: Callable[[], Settings]) -> None:
-        """`load_settings` reads the whole configuration again, for a reload."""
+    def __init__(self, app: Application, load_settings: Callable[[], Settings] | None = None) -> None:
+        """`load_settings` reads the whole configuration again, for a reload; without it the application does."""
         settings = app.cfg
         os.environ["SERVER_SOFTWARE"] = f"bicorn/{__version__}"
         self.log: Logger = load_logger_class(settings)(settings)
@@ -70,7 +70,7 @@ class Arbiter:
         self.worker_age = 0
         self.systemd = False
         self.pidfile: Pidfile | None = None
-        self._load_settings = load_settings
+        self._load_settings = load_settings or app.load_again
         self._environment = ProcessEnvironment(os.environ)
         self._environment.enter(app)
         self._current = Generation(1, settings, app, load_worker_class(settings), [], settings.workers)

@@ -12,13 +12,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from bicorn.app.application import Application
 from bicorn.arbiter.generation import Generation
 from bicorn.errors import BicornError
 from bicorn.net.listener import Listener, close_listeners, create_listeners
 from bicorn.workers.registry import load_worker_class
 
 if TYPE_CHECKING:
+    from bicorn.app.application import Application
     from bicorn.arbiter.environment import ProcessEnvironment
     from bicorn.config import Settings
     from bicorn.observe.log import Logger
@@ -57,7 +57,7 @@ def prepare_generation(
 
 
 def _application(settings: Settings, current: Generation, log: Logger) -> Application:
-    app = Application(settings)
+    app = current.app.renew(settings)
     if settings.preload_app and settings.app_uri == current.settings.app_uri and current.app.callable is not None:
         # The modules are in sys.modules: loading again would give the old code under the name of the new.
         log.info("preload_app: the configuration is reloaded, the application's code is not.")

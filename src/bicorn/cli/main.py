@@ -15,6 +15,7 @@ from typing import Final
 from bicorn.app.application import Application
 from bicorn.arbiter.arbiter import Arbiter
 from bicorn.arbiter.daemon import daemonize
+from bicorn.compat import namespace
 from bicorn.config import Settings, load_settings
 from bicorn.config.values import current_directory
 from bicorn.errors import AppImportError, BicornError, ExitCode
@@ -39,7 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     started_in = current_directory()
-    settings = load_settings(arguments, os.environ)
+    if namespace.is_wanted(os.environ):
+        namespace.install()  # Before the configuration file runs: it may import gunicorn.
+    settings = _load(arguments)
+    if not settings.gunicorn_namespace:
+        namespace.remove()
     if settings.print_config:
         print(settings.explain(), flush=True)
     if settings.print_config or settings.check_config:
@@ -49,9 +54,14 @@ def _run(arguments: list[str]) -> int:
         daemonize(keep_redirected_streams=settings.enable_stdio_inheritance)
 
     def load_again() -> Settings:
-        return load_settings(arguments, os.environ, cwd=started_in)
+        return _load(arguments, started_in)
 
     return Arbiter(Application(settings), load_again).run()
+
+
+def _load(arguments: list[str], cwd: str | None = None) -> Settings:
+    namespace.forget_server()
+    return namespace.with_assigned_server(load_settings(arguments, os.environ, cwd=cwd))
 
 
 def _check(settings: Settings) -> int:

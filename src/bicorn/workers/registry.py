@@ -55,7 +55,7 @@ INSTALL: Final[Mapping[str, str]] = {
 ENTRY_POINT_GROUP: Final = "gunicorn.workers"
 
 
-class _NotFound(Exception):
+class WorkerClassNotFound(Exception):
     """A name leads to no class; the text says why, and what to do."""
 
 
@@ -63,10 +63,10 @@ def load_worker_class(settings: Settings) -> type[Worker]:
     """Give the class that is named: a class, an alias, package.module.Class, module:Class, or egg:DISTRIBUTION#NAME."""
     named = settings.worker_class
     try:
-        found = _find(named) if isinstance(named, str) else named
+        found = find_worker_class(named) if isinstance(named, str) else named
         if not (isinstance(found, type) and issubclass(found, Worker)):
-            raise _NotFound(_no_worker(found))
-    except _NotFound as reason:
+            raise WorkerClassNotFound(_no_worker(found))
+    except WorkerClassNotFound as reason:
         raise ConfigError(f"worker_class = {named!r} ({settings.source_of('worker_class')}): {reason}") from reason
     setup = getattr(found, "setup", None)
     if setup is not None:
@@ -74,15 +74,16 @@ def load_worker_class(settings: Settings) -> type[Worker]:
     return found
 
 
-def _find(name: str) -> object:
+def find_worker_class(name: str) -> object:
+    """Give what a name leads to, a worker class or not; raise WorkerClassNotFound if that is nothing."""
     if name in ABSENT and name not in ALIASES:
-        raise _NotFound(f"it asks for {ABSENT[name]}, which arrives with a later version of Bicorn; use sync")
+        raise WorkerClassNotFound(f"it asks for {ABSENT[name]}, which arrives with a later version of Bicorn; use sync")
     dotted = MOVED.get(name) or ALIASES.get(name, name)
     if dotted.startswith("egg:"):
         return _entry_point(dotted)
     module, separator, attribute = dotted.rpartition(":" if ":" in dotted else ".")
     if not separator:
-        raise _NotFound(_unknown(name))
+        raise WorkerClassNotFound(_unknown(name))
     return _attribute(module, attribute)
 
 
@@ -98,11 +99,11 @@ def _attribute(module_name: str, attribute: str) -> object:
         for name in attribute.split("."):
             found = getattr(found, name)
     except ModuleNotFoundError as error:
-        raise _NotFound(_not_installed(module_name, error)) from error
+        raise WorkerClassNotFound(_not_installed(module_name, error)) from error
     except AttributeError:
-        raise _NotFound(f"the module {module_name!r} has no class {attribute!r}") from None
+        raise WorkerClassNotFound(f"the module {module_name!r} has no class {attribute!r}") from None
     except Exception as error:  # whatever the user's module raises while it is imported
-        raise _NotFound(f"importing {module_name!r} raised {type(error).__name__}: {error}") from error
+        raise WorkerClassNotFound(f"importing {module_name!r} raised {type(error).__name__}: {error}") from error
     return found
 
 
@@ -121,11 +122,13 @@ def _entry_point(uri: str) -> object:
     try:
         entries = importlib.metadata.distribution(distribution).entry_points
     except importlib.metadata.PackageNotFoundError:
-        raise _NotFound(f"the distribution {distribution!r} is not installed") from None
+        raise WorkerClassNotFound(f"the distribution {distribution!r} is not installed") from None
     names = {entry.name: entry for entry in entries if entry.group == ENTRY_POINT_GROUP}
     if name not in names:
         known = f"it has {', '.join(names)}" if names else "it has none"
-        raise _NotFound(f"{distribution!r} has no entry point {name!r} in the group {ENTRY_POINT_GROUP!r}; {known}")
+        raise WorkerClassNotFound(
+            f"{distribution!r} has no entry point {name!r} in the group {ENTRY_POINT_GROUP!r}; {known}"
+        )
     entry = names[name]
     return _attribute(entry.module, entry.attr)
 

@@ -1,0 +1,1 @@
+"""What code that was written for Gunicorn finds in a Bicorn process."""

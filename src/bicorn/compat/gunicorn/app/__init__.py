@@ -1,0 +1,1 @@
+"""`gunicorn.app`: running the server from a program."""
