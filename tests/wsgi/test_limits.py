@@ -165,11 +165,14 @@ def test_bodies_held_together_go_to_files_beyond_the_sum(spooling: Server) -> No
     held = [spooling.connect() for _ in range(12)]
     for sock in held:
         sock.sendall(head("/input", 1000) + b"x" * 999)
+    # Served after what was ready before it, so that all of them are held when it is answered.
+    assert spooling.get("/x").status == 200
     kinds = []
     for sock in held:
-        # Each is asked for only now, while all of them are held.
         assert sock.send(b"x") == 1
-        kinds.append(re.search(rb"(memory|file) 1000", sock.recv(4096)).group(1))  # type: ignore[union-attr]
+        found = re.search(rb"(memory|file) 1000", sock.recv(4096))
+        assert found
+        kinds.append(found[1])
         sock.close()
     assert kinds.count(b"file") >= 2 and kinds.count(b"memory") >= 8
     assert spooling.get("/input", method="POST", body=b"x" * 900).text == "memory 900 []"
