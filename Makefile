@@ -22,16 +22,16 @@ NATIVE := $(shell find native -path native/fuzz -prune -o \( -name '*.rs' -o -na
 .PHONY: serve test check format bench fuzz docs clean help
 
 
-serve: $(VENV)/.$(EXAMPLE) ## build, and serve examples/flask_app on 127.0.0.1:8000 (or EXAMPLE=django_app)
+serve: $(BUILT) $(VENV)/.$(EXAMPLE) ## build, and serve examples/flask_app on 127.0.0.1:8000 (or EXAMPLE=django_app)
 	@echo "Serving examples/$(EXAMPLE): open http://$(BIND)/ in a browser. Ctrl-C stops it."
 	@cd examples/$(EXAMPLE) && exec $(CURDIR)/$(BIN)/bicorn --bind $(BIND)
 
-test: $(DEV) ## build, and run the whole suite: Rust, then Python
+test: $(BUILT) $(DEV) ## build, and run the whole suite: Rust, then Python
 	cargo test --quiet --package bicorn-wire --package bicorn-reactor
 	@sh native/bind/test.sh $(BIN)/python
 	$(BIN)/pytest --numprocesses auto
 
-check: $(DEV) ## format, lint, types, stubs, layers; nothing is changed
+check: $(BUILT) $(DEV) ## format, lint, types, stubs, layers; nothing is changed
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/ruff check --quiet
 	$(BIN)/mypy
@@ -80,14 +80,14 @@ $(VENV)/.made:
 
 $(BUILT): $(VENV)/.made $(NATIVE) Cargo.toml Cargo.lock pyproject.toml
 	@echo "Building Bicorn; the first time takes a minute or two ..."
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --locked --quiet
+	@MATURIN_PEP517_ARGS=--locked $(PIP) install --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.%_app: examples/%_app/requirements.txt $(BUILT)
+$(VENV)/.%_app: examples/%_app/requirements.txt | $(BUILT)
 	@$(PIP) install --requirement $<
 	@touch $@
 
-$(DEV): $(BUILT) pyproject.toml
+$(DEV): pyproject.toml | $(VENV)/.made
 	@$(PIP) install --group dev
 	@touch $@
 
