@@ -57,7 +57,7 @@ fuzz: ## fuzz the parser; TARGET=split SECONDS=600 chooses
 	done
 
 docs: $(VENV)/.docs ## build the documentation into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation is in site/index.html."
 
 clean: ## remove everything that make has made
