@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from bicorn import __version__
 from bicorn.config.setting import Setting
 from bicorn.config.sources import Given, Layer, Source
+from bicorn.config.spelling import nearest
 from bicorn.errors import ConfigError
 
 USAGE = "%(prog)s [OPTIONS] [APP_MODULE]"
@@ -93,7 +94,11 @@ def parse(
     arguments: Sequence[str], declarations: Mapping[str, Setting[Any]], prog: str, layer: Layer, variable: str | None
 ) -> Parsed:
     """Parse arguments; raises SystemExit as argparse does, for --help, --version and usage errors."""
-    spoken = vars(make_parser(declarations, prog, variable).parse_args(list(arguments)))
+    parser = make_parser(declarations, prog, variable)
+    namespace, unknown = parser.parse_known_args(list(arguments))
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown[0], declarations)}")
+    spoken = vars(namespace)
     positional = spoken.pop("args")
     suffix = "" if variable is None else f" in {variable}"
     given = [
@@ -102,6 +107,12 @@ def parse(
         if raw is not None
     ]
     return Parsed(given, positional)
+
+
+def _meant(unknown: str, declarations: Mapping[str, Setting[Any]]) -> str:
+    flags = [flag for setting in declarations.values() for flag in setting.cli if flag.startswith("--")]
+    meant = nearest(unknown.partition("=")[0], flags)
+    return f" (did you mean {meant}?)" if meant is not None else ""
 
 
 def parse_variable(

@@ -136,7 +136,8 @@ def test_a_long_value_is_cut_in_the_error(load: Load) -> None:
 @pytest.mark.parametrize(
     ("argv", "environ", "words"),
     [
-        (["--nothing"], {}, "unrecognized arguments: --nothing"),
+        (["--nothing"], {}, "unrecognized arguments: --nothing\n"),
+        (["--timout=3"], {}, "unrecognized arguments: --timout=3 (did you mean --timeout?)\n"),
         (["-w", "2.5"], {}, "argument -w/--workers: invalid worker count value: '2.5'"),
         (["-m", "9x"], {}, "argument -m/--umask: invalid mode value: '9x'"),
         ([], {"GUNICORN_CMD_ARGS": "-t x"}, "in GUNICORN_CMD_ARGS: argument -t/--timeout: invalid int value: 'x'"),
