@@ -120,9 +120,7 @@ class SyncWorker(Worker):
         return hooked or debugging or (self.access is None and self.log.access_log_enabled)
 
     def _native_log(self, target: NativeTarget) -> AccessLog:
-        return AccessLog(
-            target.format, target.path, self.cfg.access_log_flush_interval, self.log.now, basic_auth_user
-        )
+        return AccessLog(target.format, target.path, self.cfg.access_log_flush_interval, self.log.now, basic_auth_user)
 
     def _report_lost_lines(self, access: AccessLog) -> None:
         failure = access.take_failure()
