@@ -10,7 +10,6 @@ use std::fs::File;
 use std::sync::Arc;
 
 use bicorn_reactor::Outbox;
-use bicorn_reactor::clock::DATE_BYTES;
 use bicorn_wire::{LAST_CHUNK, ResponseFraming, Version, push_chunk_head, response_framing};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -27,13 +26,11 @@ pub struct Terms {
     pub version: Version,
     /// Client and server both want to go on.
     pub keep_alive: bool,
-    /// The Date of the response.
-    pub date: [u8; DATE_BYTES],
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { method: Vec::new(), version: Version::Http11, keep_alive: false, date: [b' '; DATE_BYTES] }
+        Self { method: Vec::new(), version: Version::Http11, keep_alive: false }
     }
 }
 
@@ -102,7 +99,7 @@ impl Response {
     #[inline]
     pub fn start(&mut self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
         self.reset();
-        self.head.say(status, headers, &self.terms.date)?;
+        self.head.say(status, headers)?;
         self.status = self.head.status;
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! Never      decides how the body is framed: it only notes what the fields say about that.
 //! Invariant  what cannot be sent safely is an error for the application, never a byte on the wire.
 
+use bicorn_reactor::clock::{DATE_BYTES, HttpDate};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PySequence, PyString, PyTuple};
@@ -26,37 +27,48 @@ pub struct ResponseHead {
     pub upgrade_wanted: bool,
     /// What `bytes` was made from.
     said: Said,
+    date: HttpDate,
 }
 
 /// The objects of the last call, kept alive so that their identity stays theirs. Strings and tuples
 /// cannot change, so the same objects in the same second make the same head: an application that
 /// answers with constants has it encoded once.
-#[derive(Default)]
 struct Said {
     status: Option<Py<PyAny>>,
     pairs: Vec<Py<PyAny>>,
-    date: Vec<u8>,
+    date: [u8; DATE_BYTES],
 }
 
 /// Lists longer than this are encoded each time.
 const PAIRS_MAX: usize = 16;
 
+impl Default for Said {
+    fn default() -> Self {
+        Self { status: None, pairs: Vec::new(), date: [0; DATE_BYTES] }
+    }
+}
+
 impl Said {
     #[inline]
-    fn is_again(&self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyList>, date: &[u8]) -> bool {
+    fn is_again(
+        &self,
+        status: &Bound<'_, PyAny>,
+        headers: &Bound<'_, PyList>,
+        date: &[u8; DATE_BYTES],
+    ) -> bool {
         self.status.as_ref().is_some_and(|said| said.is(status))
             && self.pairs.len() == headers.len()
             && self.pairs.iter().zip(headers.iter()).all(|(said, pair)| said.is(&pair))
-            && self.date == date
+            && self.date == *date
     }
 
-    fn note(&mut self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyList>, date: &[u8]) {
+    fn note(&mut self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyList>, date: &[u8; DATE_BYTES]) {
         if headers.len() > PAIRS_MAX || !headers.iter().all(|pair| pair.is_exact_instance_of::<PyTuple>()) {
             return;
         }
         self.status = Some(status.clone().unbind());
         self.pairs.extend(headers.iter().map(Bound::unbind));
-        self.date.extend_from_slice(date);
+        self.date = *date;
     }
 }
 
@@ -77,6 +89,7 @@ impl ResponseHead {
             close_wanted: false,
             upgrade_wanted: false,
             said: Said::default(),
+            date: HttpDate::default(),
         }
     }
 
@@ -89,7 +102,6 @@ impl ResponseHead {
         self.upgrade_wanted = false;
         self.said.status = None;
         self.said.pairs.clear();
-        self.said.date.clear();
     }
 
     /// Encoded, without framing and without the empty line.
@@ -103,23 +115,18 @@ impl ResponseHead {
     /// # Errors
     /// A wrong type, or bytes that no status line or field may hold.
     #[inline]
-    pub fn say(
-        &mut self,
-        status: &Bound<'_, PyAny>,
-        headers: &Bound<'_, PyAny>,
-        date: &[u8],
-    ) -> PyResult<()> {
+    pub fn say(&mut self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
         let list = headers.cast_exact::<PyList>().ok();
-        if list.is_some_and(|list| self.said.is_again(status, list, date)) {
+        if list.is_some_and(|list| self.said.is_again(status, list, self.date.now())) {
             return Ok(());
         }
         self.forget();
-        let result = self.status_line(status, date).and_then(|()| match list {
+        let result = self.status_line(status).and_then(|()| match list {
             Some(list) => list.iter().try_for_each(|pair| self.field(&pair)),
             None => headers.try_iter().and_then(|mut pairs| pairs.try_for_each(|pair| self.field(&pair?))),
         });
         match (&result, list) {
-            (Ok(()), Some(list)) => self.said.note(status, list, date),
+            (Ok(()), Some(list)) => self.said.note(status, list, self.date.last()),
             (Ok(()), None) => {}
             (Err(_), _) => self.forget(),
         }
@@ -150,7 +157,7 @@ impl ResponseHead {
         fields
     }
 
-    fn status_line(&mut self, status: &Bound<'_, PyAny>, date: &[u8]) -> PyResult<()> {
+    fn status_line(&mut self, status: &Bound<'_, PyAny>) -> PyResult<()> {
         let text = latin1_bytes(status.as_borrowed(), "the status")?;
         let code = match text {
             [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9']
@@ -171,7 +178,7 @@ impl ResponseHead {
         self.bytes.extend_from_slice(b"\r\n");
         self.bytes.extend_from_slice(&self.server_line);
         self.bytes.extend_from_slice(b"Date: ");
-        self.bytes.extend_from_slice(date);
+        self.bytes.extend_from_slice(self.date.now());
         self.bytes.extend_from_slice(b"\r\n");
         Ok(())
     }

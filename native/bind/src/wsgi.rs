@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
+use bicorn_reactor::clock::HttpDate;
 use bicorn_reactor::scoreboard::Slot as Row;
 use bicorn_reactor::{Application, Clock, Incident, Outbox, Outcome, Pull, Request, RequestBody, Turn};
 use bicorn_wire::Refusal;
@@ -64,6 +65,7 @@ pub struct Wsgi {
     setup: WsgiSetup,
     inputs: Inputs,
     spare: Vec<Handles>,
+    date: HttpDate,
     served: u64,
     recycling: bool,
     /// What ends the worker: the application or a signal handler raised something that is no `Exception`.
@@ -92,6 +94,7 @@ impl Wsgi {
             inputs: Inputs::new(py)?,
             setup,
             spare: Vec::new(),
+            date: HttpDate::default(),
             served: 0,
             recycling: false,
             fatal: None,
@@ -133,7 +136,6 @@ impl Wsgi {
             terms.method.extend_from_slice(request.head.method.of(request.bytes));
             terms.version = request.head.version;
             terms.keep_alive = request.may_keep_alive && request.head.keep_alive && !self.is_last();
-            terms.date = *clock.date();
         }
         environ.set_item(intern!(py, "wsgi.early_hints"), &handles.early_hints)?;
         Ok(Open { handles, environ: environ.unbind(), observer: None, started_ns: clock.now_ns() })
@@ -254,7 +256,7 @@ impl Wsgi {
             Ok((response, outbox)) if !head_sent => {
                 response.fail();
                 let terms = &response.terms;
-                push_error(outbox, 500, &self.setup.server, &terms.date, terms.method != b"HEAD");
+                push_error(outbox, 500, &self.setup.server, self.date.now(), terms.method != b"HEAD");
                 Outcome::Done { keep_alive: false }
             }
             _ => Outcome::Aborted,
@@ -336,7 +338,7 @@ impl Wsgi {
             }
         }
         let with_body = request.head.method.of(request.bytes) != b"HEAD";
-        push_error(outbox, 500, &self.setup.server, clock.date(), with_body);
+        push_error(outbox, 500, &self.setup.server, self.date.now(), with_body);
         self.setup.slot.row().request_left(started_ns, clock.read(), 500);
         Outcome::Done { keep_alive: false }
     }
@@ -447,8 +449,8 @@ impl Application for Wsgi {
         self.leave(py, stream.open, clock);
     }
 
-    fn refuse(&mut self, refusal: &Refusal, peer: &mut Peer, outbox: &mut Outbox<Chunk>, clock: &mut Clock) {
-        push_error(outbox, refusal.status, &self.setup.server, clock.date(), true);
+    fn refuse(&mut self, refusal: &Refusal, peer: &mut Peer, outbox: &mut Outbox<Chunk>) {
+        push_error(outbox, refusal.status, &self.setup.server, self.date.now(), true);
         self.report(self.py(), "request_refused", (&peer.remote_addr, refusal.status, refusal.to_string()));
     }
 

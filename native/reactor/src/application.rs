@@ -117,13 +117,7 @@ pub trait Application: Sized {
     fn abandon(&mut self, stream: Self::Stream, clock: &mut Clock);
 
     /// Writes the answer to a refused request, and whatever log line is due.
-    fn refuse(
-        &mut self,
-        refusal: &Refusal,
-        peer: &mut Self::Peer,
-        outbox: &mut Outbox<Self::Chunk>,
-        clock: &mut Clock,
-    );
+    fn refuse(&mut self, refusal: &Refusal, peer: &mut Self::Peer, outbox: &mut Outbox<Self::Chunk>);
 
     /// Is told of trouble outside any request.
     fn incident(&mut self, incident: Incident);

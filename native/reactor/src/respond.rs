@@ -144,7 +144,7 @@ pub fn refuse<A: Application>(
     refusal: &Refusal,
 ) -> Verdict {
     core.app.slot().request_refused(refusal.status);
-    core.app.refuse(refusal, &mut connection.peer, &mut core.outbox, &mut core.clock);
+    core.app.refuse(refusal, &mut connection.peer, &mut core.outbox);
     match flush(connection, core) {
         Ok(Flush::Done) => linger(connection, core),
         Ok(Flush::Blocked) => {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bicorn_reactor::clock::HttpDate;
 use bicorn_reactor::scoreboard::Slot;
 use bicorn_reactor::{
     Application, Clock, Core, Incident, Outbox, Outcome, Pull, Request, RequestBody, Server, Sources, Spool,
@@ -102,8 +103,8 @@ impl Application for Echo {
         self.seen.abandoned.fetch_add(1, SeqCst);
     }
 
-    fn refuse(&mut self, refusal: &Refusal, (): &mut (), outbox: &mut Outbox<Vec<u8>>, clock: &mut Clock) {
-        outbox.push_with(|out| push_refusal(out, refusal.status, b"test", clock.date(), true));
+    fn refuse(&mut self, refusal: &Refusal, (): &mut (), outbox: &mut Outbox<Vec<u8>>) {
+        outbox.push_with(|out| push_refusal(out, refusal.status, b"test", HttpDate::default().now(), true));
     }
 
     fn incident(&mut self, incident: Incident) {
