@@ -80,7 +80,7 @@ $(VENV)/.made:
 
 $(BUILT): $(VENV)/.made $(NATIVE) Cargo.toml Cargo.lock pyproject.toml
 	@echo "Building Bicorn; the first time takes a minute or two ..."
-	@MATURIN_PEP517_ARGS=--locked $(PIP) install --no-build-isolation --editable .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" MATURIN_PEP517_ARGS=--locked $(PIP) install --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.%_app: examples/%_app/requirements.txt | $(BUILT)
