@@ -3,7 +3,7 @@
 //! Owns       what a request's head becomes in Python.
 //! Never      lets a client set a key that is not its own: every field becomes `HTTP_…`, except the
 //!            two names that CGI spells without a prefix (RFC 3875, 4.1).
-//! Invariant  keys are interned and the constant ones come with the copy of a template, so a request
+//! Invariant  keys are made once and the constant ones come with the copy of a template, so a request
 //!            pays only for what is its own.
 
 use bicorn_reactor::Request;

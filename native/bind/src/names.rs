@@ -1,7 +1,9 @@
 //! Field names as the keys they get in an environ: made once a name, not once a request.
 //!
 //! Owns       the cache from the bytes of a field name to its `HTTP_…` key and its role.
-//! Never      grows without bound: names beyond the capacity are converted each time they come.
+//! Never      grows without bound, and never interns more names in the life of a process than it has
+//!            places: what is interned stays for ever in some versions of Python, and clients choose names.
+//! Invariant  a full cache is emptied: made-up names can push known ones out for a moment, not for good.
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -33,7 +35,7 @@ pub enum Role {
 /// One field name.
 pub struct Name {
     raw: Vec<u8>,
-    /// The key in the environ, interned.
+    /// The key in the environ.
     pub key: Py<PyString>,
     /// The name in upper case, as settings spell it.
     pub upper: Vec<u8>,
@@ -46,7 +48,7 @@ pub struct Name {
 }
 
 impl Name {
-    fn new(py: Python<'_>, raw: &[u8]) -> Self {
+    fn new(py: Python<'_>, raw: &[u8], interned: bool) -> Self {
         let upper = raw.to_ascii_uppercase();
         let role = match upper.as_slice() {
             b"HOST" => Role::Host,
@@ -63,7 +65,7 @@ impl Name {
         };
         Self {
             raw: raw.to_vec(),
-            key: PyString::intern(py, &key).unbind(),
+            key: if interned { PyString::intern(py, &key) } else { PyString::new(py, &key) }.unbind(),
             ambiguous: raw.contains(&b'_'),
             upper,
             role,
@@ -76,15 +78,17 @@ impl Name {
 pub struct Names {
     places: Vec<u16>,
     names: Vec<Name>,
-    /// The last name that found no place.
+    /// The last name that was too long to be remembered.
     unremembered: Option<Name>,
+    /// How many more names may be interned.
+    interns_left: usize,
 }
 
 const EMPTY: u16 = u16::MAX;
 
 impl Default for Names {
     fn default() -> Self {
-        Self { places: vec![EMPTY; PLACES], names: Vec::new(), unremembered: None }
+        Self { places: vec![EMPTY; PLACES], names: Vec::new(), unremembered: None, interns_left: NAMES_MAX }
     }
 }
 
@@ -115,13 +119,19 @@ impl Names {
     }
 
     #[cold]
-    fn add(&mut self, py: Python<'_>, raw: &[u8], place: usize) -> &mut Name {
-        let name = Name::new(py, raw);
-        if self.names.len() == NAMES_MAX || raw.len() > NAME_BYTES_MAX {
-            return self.unremembered.insert(name);
+    fn add(&mut self, py: Python<'_>, raw: &[u8], mut place: usize) -> &mut Name {
+        if raw.len() > NAME_BYTES_MAX {
+            return self.unremembered.insert(Name::new(py, raw, false));
         }
+        if self.names.len() == NAMES_MAX {
+            self.places.fill(EMPTY);
+            self.names.clear();
+            place = hash(raw) % PLACES;
+        }
+        let interned = self.interns_left > 0;
+        self.interns_left -= usize::from(interned);
         self.places[place] = self.names.len() as u16;
-        self.names.push(name);
+        self.names.push(Name::new(py, raw, interned));
         self.names.last_mut().expect("just pushed")
     }
 }
