@@ -120,6 +120,18 @@ def test_a_client_that_reads_nothing_is_given_up(hasty: Server) -> None:
     assert hasty.get("/x").status == 200
 
 
+def test_keepalive_holds_after_an_answer_without_a_timeout(serve: Serve) -> None:
+    # While the answer is on its way nothing is timed, and the look that the head was given passes unused.
+    server = serve("traffic:app", config=f"header_timeout = {SHORT_S}\nwrite_timeout = 0\nkeepalive = 1\n")
+    with server.connection() as (sock, reader), taking(SHORT_S + 0.9):
+        sock.sendall(b"GET /large?15000000 HTTP/1.1\r\nHost: a\r\n\r\n")
+        with server.connection() as (_, silent):
+            # As long as its head may take, and a little longer: it was accepted after the other.
+            assert silent.read_to_close() == b""
+        assert len(reader.read_answer().body) == 15_000_000
+        assert reader.read_to_close() == b""
+
+
 @pytest.fixture(scope="module")
 def spooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("spooled")

@@ -85,7 +85,7 @@ pub struct Connection<A: Application> {
     pub token: Token,
     /// When its patience ends, on the loop's clock; `u64::MAX` for never.
     pub deadline_ms: u64,
-    /// When the wheel looks at it next; `u64::MAX` when it is not on the wheel.
+    /// When the wheel looks at its place next; `u64::MAX` when that is not on the wheel.
     pub parked_ms: u64,
     /// An edge said that there is something to read, and no read has come back short since.
     pub readable: bool,

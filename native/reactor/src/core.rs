@@ -101,7 +101,7 @@ impl<A: Application> Core<A> {
         connection.deadline_ms = deadline_ms;
         // A later look is not undone: it finds the deadline moved and parks the connection again.
         if deadline_ms < connection.parked_ms {
-            connection.parked_ms = self.wheel.park(connection.token, deadline_ms);
+            connection.parked_ms = self.wheel.park(connection.token.key, deadline_ms);
         }
     }
 }

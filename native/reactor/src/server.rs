@@ -64,7 +64,9 @@ pub struct Server<A: Application> {
     connections: Slab<Connection<A>>,
     next_generation: u32,
     accept_rests_until_ms: Option<u64>,
-    due: Vec<Token>,
+    due: Vec<u32>,
+    /// For each place of the table, when the wheel looks at it next, as its last connection left it.
+    parked_ms: Vec<u64>,
 }
 
 fn token_data(token: Token) -> EventData {
@@ -102,6 +104,7 @@ impl<A: Application> Server<A> {
             next_generation: 0,
             accept_rests_until_ms: None,
             due: Vec::new(),
+            parked_ms: Vec::new(),
         };
         server.watch_listeners()?;
         Ok(server)
@@ -205,6 +208,7 @@ impl<A: Application> Server<A> {
 
     fn close(&mut self, token: Token) {
         let connection = self.connections.remove(token.key as usize);
+        self.parked_ms[token.key as usize] = connection.parked_ms;
         self.core.app.slot().connection_closed();
         if let Stage::Responding(responding) = connection.stage
             && let Some(stream) = responding.stream
@@ -278,6 +282,10 @@ impl<A: Application> Server<A> {
         self.next_generation = (self.next_generation + 1) % NOT_A_CONNECTION;
         self.core.app.slot().connection_opened();
         let connection = entry.insert(Connection::new(socket, peer, token));
+        match self.parked_ms.get(token.key as usize) {
+            Some(parked_ms) => connection.parked_ms = *parked_ms,
+            None => self.parked_ms.resize(token.key as usize + 1, u64::MAX),
+        }
         self.core.patience(connection, self.core.timeouts.header_ms);
         // The request has often arrived with the connection: try before asking to be told.
         let verdict = exchange::readable(connection, &mut self.core);
@@ -341,10 +349,21 @@ impl<A: Application> Server<A> {
         }
         let mut due = std::mem::take(&mut self.due);
         self.core.wheel.expire(now_ms, &mut due);
-        for token in due.drain(..) {
-            self.with(token, look);
+        for key in due.drain(..) {
+            self.look_at(key);
         }
         self.due = due;
+    }
+
+    /// The wheel says that the time of whoever is in this place may have come.
+    fn look_at(&mut self, key: u32) {
+        if let Some(connection) = self.connections.get_mut(key as usize) {
+            let token = connection.token;
+            let verdict = look(connection, &mut self.core);
+            self.settle(token, verdict);
+        } else if self.parked_ms[key as usize] <= self.core.clock.now_ms() {
+            self.parked_ms[key as usize] = u64::MAX;
+        }
     }
 
     /// Stops accepting, after what already waits in the listen queues has been taken.
@@ -370,21 +389,17 @@ impl<A: Application> Server<A> {
     }
 }
 
-/// The wheel says that this connection's time may have come.
+/// Whether the connection's time has come; if not, it is parked until it may have.
 fn look<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
     let now_ms = core.clock.now_ms();
-    if connection.deadline_ms <= now_ms {
+    // Parked twice, when its deadline had been moved closer, it is on the wheel still.
+    if connection.parked_ms <= now_ms {
         connection.parked_ms = u64::MAX;
-        let verdict = exchange::time_out(connection, core);
-        if verdict == Verdict::Keep && connection.parked_ms == u64::MAX && connection.deadline_ms != u64::MAX
-        {
-            connection.parked_ms = core.wheel.park(connection.token, connection.deadline_ms);
-        }
-        return verdict;
     }
-    // Parked twice, when its deadline had been moved closer: the other look is the one that counts.
-    if connection.parked_ms <= now_ms && connection.deadline_ms != u64::MAX {
-        connection.parked_ms = core.wheel.park(connection.token, connection.deadline_ms);
+    let due = connection.deadline_ms <= now_ms;
+    let verdict = if due { exchange::time_out(connection, core) } else { Verdict::Keep };
+    if verdict == Verdict::Keep && connection.deadline_ms < connection.parked_ms {
+        connection.parked_ms = core.wheel.park(connection.token.key, connection.deadline_ms);
     }
-    Verdict::Keep
+    verdict
 }

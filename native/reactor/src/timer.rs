@@ -1,9 +1,11 @@
 //! One timer wheel for every connection of a worker.
 //!
-//! Owns       which connection is to be looked at when.
+//! Owns       which place of the connection table is to be looked at when. A place and not a connection: when
+//!            one connection closes and the next takes its place, the look that was due serves both, so
+//!            that short connections by the thousand leave nothing behind here.
 //! Never      decides that a deadline has passed: a connection's deadline lives in the connection,
 //!            and moving it later costs nothing here, because the wheel only says "look again".
-//! Invariant  a parked connection is looked at no earlier than its slot and at most one tick late.
+//! Invariant  a parked place is looked at no earlier than its slot and at most one tick late.
 
 /// Milliseconds one slot of the wheel stands for. A keep-alive of 2 s is met within 2.5 %.
 const TICK_MS: u64 = 50;
@@ -23,7 +25,7 @@ pub struct Token {
 /// The wheel.
 #[derive(Debug)]
 pub struct Wheel {
-    slots: Vec<Vec<Token>>,
+    slots: Vec<Vec<u32>>,
     occupied: [u64; SLOTS / 64],
     /// The tick that will be expired next.
     tick: u64,
@@ -39,18 +41,18 @@ impl Wheel {
         }
     }
 
-    /// Asks that `token` be looked at when `deadline_ms` has come; returns the time it is parked at.
-    pub fn park(&mut self, token: Token, deadline_ms: u64) -> u64 {
+    /// Asks that the place `key` be looked at when `deadline_ms` has come; returns the time it is parked at.
+    pub fn park(&mut self, key: u32, deadline_ms: u64) -> u64 {
         let wanted = deadline_ms / TICK_MS + 1;
         let tick = wanted.clamp(self.tick, self.tick + SLOTS as u64 - 1);
         let slot = tick as usize % SLOTS;
-        self.slots[slot].push(token);
+        self.slots[slot].push(key);
         self.occupied[slot / 64] |= 1 << (slot % 64);
         tick * TICK_MS
     }
 
     /// Moves time on to `now_ms` and collects whom to look at.
-    pub fn expire(&mut self, now_ms: u64, due: &mut Vec<Token>) {
+    pub fn expire(&mut self, now_ms: u64, due: &mut Vec<u32>) {
         let now = now_ms / TICK_MS;
         // After a long pause (a request of minutes, a suspended machine) one round visits every slot.
         let last = now.min(self.tick + SLOTS as u64 - 1);
@@ -91,48 +93,48 @@ impl Wheel {
 mod tests {
     use super::*;
 
-    const TOKEN: Token = Token { key: 7, generation: 3 };
+    const KEY: u32 = 7;
 
-    fn due_at(wheel: &mut Wheel, now_ms: u64) -> Vec<Token> {
+    fn due_at(wheel: &mut Wheel, now_ms: u64) -> Vec<u32> {
         let mut due = Vec::new();
         wheel.expire(now_ms, &mut due);
         due
     }
 
     #[test]
-    fn a_parked_token_is_due_after_its_deadline_and_not_before() {
+    fn a_parked_place_is_due_after_its_deadline_and_not_before() {
         let mut wheel = Wheel::new(1_000);
-        let parked = wheel.park(TOKEN, 3_000);
+        let parked = wheel.park(KEY, 3_000);
         assert!((3_000..=3_000 + TICK_MS).contains(&parked));
         assert!(due_at(&mut wheel, 2_999).is_empty());
-        assert_eq!(due_at(&mut wheel, parked), [TOKEN]);
+        assert_eq!(due_at(&mut wheel, parked), [KEY]);
         assert!(due_at(&mut wheel, 9_000).is_empty());
     }
 
     #[test]
     fn what_lies_beyond_the_horizon_is_looked_at_early_rather_than_never() {
         let mut wheel = Wheel::new(0);
-        let parked = wheel.park(TOKEN, 3_600_000);
+        let parked = wheel.park(KEY, 3_600_000);
         assert!(parked <= SLOTS as u64 * TICK_MS);
         assert_eq!(wheel.next_ms(), Some(parked));
-        assert_eq!(due_at(&mut wheel, parked), [TOKEN]);
+        assert_eq!(due_at(&mut wheel, parked), [KEY]);
     }
 
     #[test]
     fn a_deadline_already_passed_is_due_at_the_next_expiry() {
         let mut wheel = Wheel::new(10_000);
-        wheel.park(TOKEN, 0);
-        assert_eq!(due_at(&mut wheel, 10_000), [TOKEN]);
+        wheel.park(KEY, 0);
+        assert_eq!(due_at(&mut wheel, 10_000), [KEY]);
     }
 
     #[test]
     fn a_jump_of_hours_loses_nobody() {
         let mut wheel = Wheel::new(0);
-        wheel.park(TOKEN, 20_000);
-        assert_eq!(due_at(&mut wheel, 86_400_000), [TOKEN]);
-        let parked = wheel.park(TOKEN, 86_401_000);
+        wheel.park(KEY, 20_000);
+        assert_eq!(due_at(&mut wheel, 86_400_000), [KEY]);
+        let parked = wheel.park(KEY, 86_401_000);
         assert_eq!(wheel.next_ms(), Some(parked));
-        assert_eq!(due_at(&mut wheel, parked), [TOKEN]);
+        assert_eq!(due_at(&mut wheel, parked), [KEY]);
     }
 
     #[test]
@@ -142,10 +144,10 @@ mod tests {
             assert_eq!(wheel.next_ms(), None);
             for ahead in [0, 49, 50, 2_000, 30_000, 51_000] {
                 let mut wheel = Wheel::new(start);
-                let parked = wheel.park(TOKEN, start + ahead);
+                let parked = wheel.park(KEY, start + ahead);
                 assert_eq!(wheel.next_ms(), Some(parked), "start {start}, ahead {ahead}");
             }
-            wheel.park(TOKEN, start);
+            wheel.park(KEY, start);
         }
     }
 }
