@@ -125,6 +125,25 @@ def test_the_settings_are_gunicorns_and_ours() -> None:
     ours_by_class = {known.__name__: known.name for known in config.KNOWN_SETTINGS}
     assert {known.__name__: known.name for known in theirs.KNOWN_SETTINGS}.items() <= ours_by_class.items()
     assert config.AccessLogFormat.default == theirs.AccessLogFormat.default
+    assert theirs.make_settings().keys() <= config.make_settings().keys()
+    assert "timeout" not in config.make_settings(ignore=["timeout"])
+
+
+def test_a_config_can_be_filled() -> None:
+    from bicorn.compat.gunicorn.config import Config
+
+    config = Config("usage", prog="shop")
+    config.set("default_proc_name", "market")
+    config.settings["workers"].set("3")
+    assert (config.workers, config.settings["workers"].get(), config.proc_name) == (3, 3, "market")
+    assert (config.usage, config.prog, config.settings["backlog"].value) == ("usage", "shop", 2048)
+    assert config.parser().parse_args(["-w", "2"]).workers == 2
+    config.validate()
+    with pytest.raises(AttributeError, match="Invalid access"):
+        config.workers = 4
+    for call in (lambda: config.unheard_of, lambda: config.set("unheard_of", 1)):
+        with pytest.raises(AttributeError, match="No configuration setting for: unheard_of"):
+            call()
 
 
 # -- in a server -----------------------------------------------------------------------------------

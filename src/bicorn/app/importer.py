@@ -210,7 +210,8 @@ def _checked(app: object, module: ModuleType, target: Target, name: str) -> Call
 
 def _is_factory(value: object) -> bool:
     """True for a plain function that can be called with no arguments and with neither an environ nor a scope."""
-    if not inspect.isfunction(value):
+    # aiohttp's worker takes a coroutine function without parameters, and calls it in its own event loop.
+    if not inspect.isfunction(value) or inspect.iscoroutinefunction(value):
         return False
     signature = inspect.signature(value)
     return _binds(signature, 0) and not _binds(signature, 2) and not _binds(signature, 3)

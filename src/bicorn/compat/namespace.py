@@ -12,9 +12,9 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Final
 
 from bicorn.config.options.compatibility import NOT_ON
@@ -59,9 +59,10 @@ class AliasFinder(MetaPathFinder):
             return None
         name = OURS + fullname.removeprefix(THEIRS)
         # Not left to the next finder: it could only fail, or find the real one and mix the two.
-        if importlib.util.find_spec(name) is None:
+        found = importlib.util.find_spec(name)
+        if found is None:
             raise ModuleNotFoundError(_why_absent(fullname), name=fullname)
-        return ModuleSpec(fullname, AliasLoader(name))
+        return ModuleSpec(fullname, AliasLoader(name), origin=found.origin)
 
 
 class AliasLoader(Loader):
@@ -76,6 +77,12 @@ class AliasLoader(Loader):
         module = importlib.import_module(self._name)
         self._spec = module.__spec__
         return module
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """Give the code of the module of ours, for `-m gunicorn.app.wsgiapp`."""
+        spec = importlib.util.find_spec(self._name)
+        loader = spec.loader if spec is not None else None
+        return loader.get_code(self._name) if isinstance(loader, InspectLoader) else None
 
     def exec_module(self, module: ModuleType) -> None:
         """Give the module its own spec back: the import system has just put the alias's in its place."""

@@ -257,6 +257,9 @@ class Worker:
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: finish what is held, accept nothing new."""
+        if sig == signal.SIGQUIT:
+            # uvicorn's worker hands it here, and its loop never looks at `alive`: it would serve on until it is killed.
+            self.handle_quit(sig, frame)
         self.alive = False
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:

@@ -11,6 +11,7 @@ KNOWN_SETTINGS, make_settings, validate_*), and by aiohttp (AccessLogFormat.defa
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import shlex
 import sys
@@ -27,7 +28,7 @@ from bicorn.config.callables import find_callable, parse_class, parse_post_reque
 from bicorn.config.command_line import make_parser
 from bicorn.config.kind import Action, Invalid, Kind
 from bicorn.config.load import default_values
-from bicorn.config.sources import CODE, DEFAULT, Given, Layer
+from bicorn.config.sources import DEFAULT, Given, Layer
 from bicorn.config.values import (
     integer_between,
     integer_from_text,
@@ -63,9 +64,10 @@ class SettingMeta(type):
     """Adds each class of a setting to KNOWN_SETTINGS."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], attrs: dict[str, Any]) -> SettingMeta:
-        """Make the class. Its validator is a plain function that must not become a method."""
-        if "validator" in attrs:
-            attrs["validator"] = staticmethod(attrs["validator"])
+        """Make the class. Its validator, and a default that is a function, must not become methods."""
+        for key in ("validator", "default"):
+            if key in attrs and (key == "validator" or inspect.isfunction(attrs[key])):
+                attrs[key] = staticmethod(attrs[key])
         attrs.setdefault("order", len(KNOWN_SETTINGS))
         made = super().__new__(cls, name, bases, attrs)
         if any(isinstance(base, SettingMeta) for base in bases):
@@ -96,16 +98,12 @@ class Setting(metaclass=SettingMeta):
     const: ClassVar[Any] = None
     order: ClassVar[int] = 0
 
-    def __init__(self) -> None:
-        self._config: Config | None = None
-        self._value: Any = None
-        if self.default is not None:
-            self.set(self.default)
-
-    def of(self, config: Config) -> Setting:
-        """Make this the view of one setting of a Config."""
+    def __init__(self, config: Config | None = None) -> None:
+        """With a Config this is its view of the setting, and the value stands there."""
         self._config = config
-        return self
+        self._value: Any = None
+        if config is None and self.default is not None:
+            self.set(self.default)
 
     @property
     def value(self) -> Any:
@@ -203,8 +201,9 @@ def _guarded(setting: type[Setting]) -> Callable[[object], Any]:
 
 # -- Config ----------------------------------------------------------------------------------------
 
-#: Where the values come from that a program sets before the configuration is read.
-CHOSEN: Final = Source(Layer.ENVIRONMENT, "the embedding program")
+#: Where the values come from that a program sets; below a configuration that is read on top of them.
+SET: Final = Source(Layer.CODE, "cfg.set() of the program")
+CHOSEN: Final = Source(Layer.ENVIRONMENT, SET.place)
 
 
 class Config(Settings):
@@ -280,21 +279,21 @@ class Config(Settings):
         declaration = declarations[name]
         is_default = value is None and declaration.kind.none_is_default
         values, sources = cast("dict[str, object]", self.values), cast("dict[str, Source]", self.sources)
-        values[name] = declaration.default() if is_default else declaration.read(value, CODE)
-        sources[name] = DEFAULT if is_default else CODE
+        values[name] = declaration.default() if is_default else declaration.read(value, SET)
+        sources[name] = DEFAULT if is_default else SET
         if name == "default_proc_name" and sources["proc_name"] is DEFAULT:
             values["proc_name"] = values[name]
 
     def chosen(self) -> Iterator[Given]:
         """Give what a program has set, for a configuration that is read on top of it."""
         for name, source in self.sources.items():
-            if source is CODE:
+            if source is SET:
                 yield Given(name, self.values[name], CHOSEN)
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """Every setting as an object with value, default, get() and set(), by name."""
-        return {known.name: known().of(self) for known in KNOWN_SETTINGS}
+        return {known.name: known(self) for known in KNOWN_SETTINGS}
 
     def validate(self) -> None:
         """Raise ConfigError for values that do not go together, and for what this version does not have."""
