@@ -23,8 +23,9 @@ BATCH = 32
 #: The statuses of DESIGN's refusals, and what the application answers. No 500: nothing of this may reach that.
 STATUSES = {100, 200, 400, 413, 414, 417, 431, 501, 505}
 
-#: What the allocators of C, Python and Rust may keep after the warm-up; a leak of 40 bytes a request is above it.
-GROWTH_BYTES_MAX = 3_000_000
+#: What the allocators of C, Python and Rust may keep after the warm-up; in the long run a leak of 10 bytes a request
+#: is above it.
+GROWTH_BYTES_MAX = 1_000_000
 
 #: A worker at rest has its standard streams, listener, epoll, pipes to the arbiter, and a connection just closing.
 DESCRIPTORS_AT_REST = 20

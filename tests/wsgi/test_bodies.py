@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import signal
 import socket
 import struct
 
@@ -100,6 +101,19 @@ def test_close_is_called_when_the_client_goes_away(server: Server, mark: str, ho
         sock.recv(1000)
     wait_closed(server, mark)
     assert server.get(f"/one?{mark}").status == 200
+
+
+@pytest.mark.parametrize("sig", [signal.SIGQUIT, signal.SIGTERM])
+def test_close_is_called_when_the_worker_is_stopped(serve: Serve, sig: signal.Signals) -> None:
+    server = serve("bodies:app", "--graceful-timeout", "1")
+    with server.connection() as (sock, _):
+        sock.sendall(b"GET /endless?stopped HTTP/1.1\r\nHost: a\r\n\r\n")
+        sock.recv(1000)
+        server.signal(sig)
+        if sig == signal.SIGTERM:  # Then the answer may end by itself, and it does when nobody wants it any more.
+            sock.close()
+        server.wait_exit()
+    assert "closed stopped\n" in server.log
 
 
 @pytest.mark.parametrize("path", ["/str?bare", "/strs?bare", "/bytearray?bare", "/str?wrapped", "/bytearray?wrapped"])

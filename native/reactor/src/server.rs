@@ -121,7 +121,10 @@ impl<A: Application> Server<A> {
             match self.core.app.turn() {
                 Turn::Continue => {}
                 Turn::Drain => self.drain(),
-                Turn::Stop => return Ok(()),
+                Turn::Stop => {
+                    self.close_all();
+                    return Ok(());
+                }
             }
             if self.core.draining && self.connections.is_empty() {
                 return Ok(());
@@ -214,6 +217,14 @@ impl<A: Application> Server<A> {
             && let Some(stream) = responding.stream
         {
             self.core.app.abandon(stream, &mut self.core.clock);
+        }
+    }
+
+    /// Ends every connection; answers on their way are abandoned, so that their applications can clean up.
+    fn close_all(&mut self) {
+        let tokens: Vec<Token> = self.connections.iter().map(|(_, connection)| connection.token).collect();
+        for token in tokens {
+            self.close(token);
         }
     }
 
