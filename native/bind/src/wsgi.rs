@@ -85,6 +85,8 @@ pub struct Stream {
     open: Open,
     iterator: Py<PyAny>,
     result: Py<PyAny>,
+    /// Method and target, to name it by if it hangs.
+    name: (Vec<u8>, Vec<u8>),
 }
 
 impl Wsgi {
@@ -400,7 +402,9 @@ impl Application for Wsgi {
         match outcome {
             Outcome::Stream((iterator, result)) => {
                 open.exchange(py).borrow_mut().leave();
-                Outcome::Stream(Stream { open, iterator, result })
+                self.slot().request_paused();
+                let name = (method.to_vec(), target.to_vec());
+                Outcome::Stream(Stream { open, iterator, result, name })
             }
             Outcome::Done { keep_alive } => {
                 self.leave(py, open, clock);
@@ -422,13 +426,15 @@ impl Application for Wsgi {
     ) -> Pull {
         let py = self.py();
         let Some(pulled) = stream else { return Pull::Aborted };
+        self.slot().request_resumed(clock.read(), &pulled.name.0, &pulled.name.1);
         pulled.open.exchange(py).borrow_mut().enter(outbox, socket);
         let result = step(pulled.open.exchange(py), pulled.iterator.bind(py));
         if let Ok(Step::More) = result {
             pulled.open.exchange(py).borrow_mut().leave();
+            self.slot().request_paused();
             return Pull::More;
         }
-        let Stream { open, result: iterable, iterator } = stream.take().expect("looked at above");
+        let Stream { open, result: iterable, iterator, .. } = stream.take().expect("looked at above");
         drop(iterator);
         let outcome: Outcome<()> = match result {
             Ok(Step::End(end)) => self.ended(py, &open, end),

@@ -167,7 +167,10 @@ fn start_body<A: Application>(
         // Nothing else is on its way, so a socket that does not take 25 bytes is broken.
         match flush(connection, core) {
             Ok(Flush::Done) => {}
-            Ok(Flush::Blocked) | Err(_) => return Err(Close),
+            Ok(Flush::Blocked) | Err(_) => {
+                core.outbox = Outbox::default(); // It is everybody's: nothing may be left in it.
+                return Err(Close);
+            }
         }
     }
     core.patience(connection, core.timeouts.body_ms);
@@ -251,7 +254,10 @@ fn answer<A: Application>(
         may_keep_alive: !core.draining && core.timeouts.keepalive_ms > 0,
     };
     connection.served = true;
-    match core.app.call(request, &mut core.outbox, &mut core.clock) {
+    let outcome = core.app.call(request, &mut core.outbox, &mut core.clock);
+    // A round of the loop may hold hundreds of calls: each of them proves life, not only the round.
+    core.app.slot().beat(core.clock.now_ns());
+    match outcome {
         Outcome::Done { keep_alive } => {
             let then = Then::after(keep_alive, head.keep_alive);
             match flush(connection, core) {
@@ -300,36 +306,54 @@ pub fn readable<A: Application>(connection: &mut Connection<A>, core: &mut Core<
     }
 }
 
+/// What a connection waits for while its patience runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    Request,
+    Head,
+    Body,
+    Room,
+    End,
+}
+
+fn awaited<A: Application>(stage: &Stage<A>) -> Awaited {
+    match stage {
+        Stage::Idle => Awaited::Request,
+        Stage::Reading(reading) if reading.body.is_none() => Awaited::Head,
+        Stage::Reading(_) => Awaited::Body,
+        Stage::Responding(_) => Awaited::Room,
+        Stage::Lingering => Awaited::End,
+    }
+}
+
 /// The connection's patience has ended.
 pub fn time_out<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
-    match &connection.stage {
-        Stage::Reading(reading) => {
-            let kind =
-                if reading.body.is_some() { RefusalKind::BodyTimeout } else { RefusalKind::HeadTimeout };
-            refuse(connection, core, &kind.into())
+    // One last look: what was waited for may have come while an application call held the loop.
+    let before = awaited(&connection.stage);
+    connection.deadline_ms = u64::MAX;
+    connection.readable = true;
+    let verdict = resume(connection, core);
+    let after = awaited(&connection.stage);
+    if verdict == Close || connection.deadline_ms != u64::MAX {
+        return verdict;
+    }
+    match (before, after) {
+        // Half a head on a fresh connection sets no deadline of its own: see `begin`.
+        (Awaited::Request, Awaited::Head) => {
+            core.patience(connection, core.timeouts.header_ms);
+            Keep
         }
-        Stage::Idle => {
-            // One last look: a request may have come in the moment in which its patience ended.
-            connection.deadline_ms = u64::MAX;
-            connection.readable = true;
-            let verdict = read(connection, core);
-            if connection.deadline_ms == u64::MAX {
-                match connection.stage {
-                    Stage::Idle => return Close,
-                    // Half a head on a fresh connection sets no deadline of its own: see `begin`.
-                    Stage::Reading(_) => core.patience(connection, core.timeouts.header_ms),
-                    Stage::Responding(_) | Stage::Lingering => {}
-                }
-            }
-            verdict
-        }
-        Stage::Responding(_) => {
+        // It moved on, to where no timeout is set.
+        _ if before != after => Keep,
+        (_, Awaited::Head) => refuse(connection, core, &RefusalKind::HeadTimeout.into()),
+        (_, Awaited::Body) => refuse(connection, core, &RefusalKind::BodyTimeout.into()),
+        (_, Awaited::Room) => {
             // A peer that takes nothing has had its time. A plain close would leave the kernel with
             // what is unsent, for minutes; a reset frees it, and reaches a peer whose window is shut.
             let _ =
                 rustix::net::sockopt::set_socket_linger(&connection.socket, Some(std::time::Duration::ZERO));
             Close
         }
-        Stage::Lingering => Close,
+        (_, Awaited::Request | Awaited::End) => Close,
     }
 }

@@ -44,7 +44,9 @@ pub fn stream_out<A: Application>(
                 return Err(Close);
             }
         }
-        match core.app.pull(&mut stream, connection.socket.as_fd(), &mut core.outbox, &mut core.clock) {
+        let pull = core.app.pull(&mut stream, connection.socket.as_fd(), &mut core.outbox, &mut core.clock);
+        core.app.slot().beat(core.clock.read());
+        match pull {
             Pull::More => {}
             Pull::Done { keep_alive } => then = Then::after(keep_alive, client_keeps_alive),
             Pull::Aborted => {
@@ -194,7 +196,9 @@ pub fn pump<A: Application>(
         if responding.stream.is_none() {
             return respond_finished(connection, core).map(Some);
         }
-        match core.app.pull(&mut responding.stream, socket, &mut responding.outbox, &mut core.clock) {
+        let pull = core.app.pull(&mut responding.stream, socket, &mut responding.outbox, &mut core.clock);
+        core.app.slot().beat(core.clock.read());
+        match pull {
             Pull::More => {}
             Pull::Done { keep_alive } => {
                 if keep_alive {

@@ -110,8 +110,27 @@ impl Slot {
         self.heartbeat_ns.store(now_ns, Relaxed);
     }
 
-    /// A request enters the application; `text` is its method and target, cut to what fits.
+    /// A request enters the application. That is a sign of life too: the worker's patience with it
+    /// begins now, however long the loop had waited for it.
     pub fn request_entered(&self, now_ns: u64, method: &[u8], target: &[u8]) {
+        add(&self.in_flight, 1);
+        self.request_resumed(now_ns, method, target);
+    }
+
+    /// The application goes on with a request whose answer had waited for its reader.
+    pub fn request_resumed(&self, now_ns: u64, method: &[u8], target: &[u8]) {
+        self.name_request(method, target);
+        self.beat(now_ns);
+        self.request_started_ns.store(now_ns, Release);
+    }
+
+    /// The application has given a part of its answer and waits for the reader.
+    pub fn request_paused(&self) {
+        self.request_started_ns.store(0, Relaxed);
+    }
+
+    /// Keeps method and target, cut to what fits.
+    fn name_request(&self, method: &[u8], target: &[u8]) {
         let mut text = [0; REQUEST_TEXT_BYTES];
         let method = &method[..method.len().min(REQUEST_TEXT_BYTES - 1)];
         let room = &mut text[method.len() + 1..];
@@ -124,8 +143,6 @@ impl Slot {
             word.store(u64::from_ne_bytes(bytes.try_into().expect("chunks of eight")), Relaxed);
         }
         self.request_text_len.store(len as u64, Relaxed);
-        add(&self.in_flight, 1);
-        self.request_started_ns.store(now_ns, Release);
     }
 
     /// The same request left the application with an answer of this `status`.
@@ -199,6 +216,7 @@ mod tests {
         let slot = Slot::default();
         slot.request_entered(1_000, b"GET", b"/a?b=1");
         assert_eq!(slot.request_text(), b"GET /a?b=1");
+        assert_eq!(slot.heartbeat_ns.load(Relaxed), 1_000);
         assert_eq!(slot.in_flight.load(Relaxed), 1);
         slot.request_left(1_000, 5_000_000, 404);
         assert_eq!(slot.in_flight.load(Relaxed), 0);

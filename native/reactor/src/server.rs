@@ -238,7 +238,10 @@ impl<A: Application> Server<A> {
                 }
             }
             LIFELINE => {
-                self.sources.lifeline = None; // Closing it takes it out of the set.
+                // Closing our descriptor would not take it out of the set: it is a duplicate.
+                if let Some(lifeline) = self.sources.lifeline.take() {
+                    let _ = epoll::delete(&self.epoll, lifeline);
+                }
                 self.drain();
             }
             listener => self.accept((listener - FIRST_LISTENER) as usize),
@@ -390,7 +393,12 @@ impl<A: Application> Server<A> {
                 }
             }
         }
-        self.sources.listeners.clear();
+        // Our descriptors are duplicates, and other processes hold the sockets too, so closing them
+        // would leave them in the set: woken first for connections that are its siblings' now, this
+        // worker would spin, and they would sleep.
+        for listener in self.sources.listeners.drain(..) {
+            let _ = epoll::delete(&self.epoll, listener);
+        }
         self.accept_rests_until_ms = None;
         for (_, connection) in &mut self.connections {
             if matches!(connection.stage, Stage::Idle | Stage::Lingering) {

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from bicorn.app.application import Application
+from bicorn.app.interface import Interface, require_wsgi
 from bicorn.arbiter.arbiter import Arbiter
 from bicorn.arbiter.daemon import daemonize
 from bicorn.compat import namespace
 from bicorn.config import Settings, load_settings
 from bicorn.config.values import current_directory
 from bicorn.errors import AppImportError, BicornError, ExitCode
+from bicorn.observe.log import load_logger_class
 from bicorn.workers.registry import load_worker_class
 
 #: 128 + SIGINT, what a shell reports for a command ended by Ctrl-C.
@@ -70,9 +72,13 @@ def _check(settings: Settings) -> int:
     os.environ.update(settings.env)
     app = Application(settings)
     app.chdir()
-    load_worker_class(settings)
+    worker_class = load_worker_class(settings)
+    # Opens what it logs to and refuses a format that it cannot write; what this command says stays on the terminal.
+    load_logger_class(settings)(settings.replace(capture_output=False))
     try:
-        app.wsgi()
+        application = app.wsgi()
+        if worker_class.INTERFACE is Interface.WSGI:
+            require_wsgi(application, settings.app_uri or "", settings.worker_class_str)
     except AppImportError as error:
         print(f"bicorn: error while loading the application:\n{error}", file=sys.stderr, flush=True)
         return ExitCode.FAILED
