@@ -52,6 +52,16 @@ def test_a_stuck_worker_is_named_aborted_and_replaced(start: Start, gate: Gate) 
     assert server.get("/free").body == b"done"
 
 
+def test_a_request_gets_the_whole_timeout_however_long_the_worker_was_idle(start: Start) -> None:
+    server = start("taking:app", "-t", "2")
+    (worker,) = server.wait_for_workers(1)
+    # The idle loop wakes once a second; each request comes at another moment of that second.
+    for _ in range(3):
+        assert server.get("/?1.6").body == b"done"
+    assert server.wait_for_workers(1) == [worker]
+    assert "WORKER TIMEOUT" not in server.log
+
+
 def test_a_worker_that_ignores_the_abort_is_killed(start: Start) -> None:
     # SIGSTOP: no signal but SIGKILL does anything to it.
     server = start("hello:app", "-t", "1")
