@@ -36,8 +36,8 @@ def require_wsgi(app: Callable[..., object], uri: str, worker_class: str) -> Non
     if interface_of(app) is Interface.ASGI:
         raise AppImportError(
             f"{uri!r} is an ASGI application and the {worker_class} worker serves WSGI. The asgi worker is not in this "
-            "version; until it is, wrap the application with a2wsgi.ASGIMiddleware or name its WSGI entry point "
-            "(Django: project.wsgi)."
+            "version; until it is, use -k uvicorn_worker.UvicornWorker (pip install uvicorn-worker), or name the WSGI "
+            "entry point (Django: project.wsgi)."
         )
 
 
