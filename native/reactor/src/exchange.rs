@@ -21,13 +21,22 @@ use crate::intake::{Body, Intake, IntakeError, RequestBody};
 use crate::outbox::{Flush, Outbox};
 use crate::respond::{discard, finished, flush, pump, refuse, refuse_unstored, respond_later, stream_out};
 
+/// Reads of one connection before the others get their turn.
+const READS_PER_TURN: usize = 16;
+
+/// Pipelined requests of one connection that are answered before the others get their turn.
+const REQUESTS_PER_TURN: usize = 16;
+
 /// Longer heads are not remembered.
 const REMEMBERED_BYTES_MAX: usize = 2048;
 
 /// Reads what the socket has, and serves it.
 #[inline]
 pub fn read<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
-    while connection.readable && !matches!(connection.stage, Stage::Responding(_)) {
+    for _ in 0..READS_PER_TURN {
+        if !connection.readable || matches!(connection.stage, Stage::Responding(_)) {
+            return Keep;
+        }
         let mut buffer = std::mem::take(&mut core.buffer);
         let verdict = match recv(&connection.socket, &mut buffer[..], RecvFlags::empty()) {
             Ok((_, 0)) => Close,
@@ -49,12 +58,20 @@ pub fn read<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) 
             return Close;
         }
     }
+    // A sender as fast as we are would keep everybody else waiting to the end of its upload.
+    core.unfinished.push(connection.token);
     Keep
 }
 
 /// Serves as many requests as `input` holds.
 fn serve<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, mut input: &[u8]) -> Verdict {
+    let mut begun = 0;
     while !input.is_empty() {
+        if begun == REQUESTS_PER_TURN && matches!(connection.stage, Stage::Idle) {
+            put_off(connection, core, input);
+            return Keep;
+        }
+        begun += 1;
         let step = match &mut connection.stage {
             Stage::Idle => begin(connection, core, input),
             Stage::Reading(_) => go_on_reading(connection, core, input),
@@ -70,6 +87,17 @@ fn serve<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, mut
         }
     }
     Keep
+}
+
+/// Keeps the requests behind an answer for the connection's next turn, as if that answer were still on
+/// its way.
+#[cold]
+fn put_off<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, input: &[u8]) {
+    respond_later(connection, core, None, Then::KeepAlive);
+    if let Stage::Responding(responding) = &mut connection.stage {
+        responding.pending.extend_from_slice(input);
+    }
+    core.unfinished.push(connection.token);
 }
 
 /// How a step ended: the bytes it used up, or the end of this read.

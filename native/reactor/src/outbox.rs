@@ -237,6 +237,10 @@ impl<C: AsRef<[u8]>> Outbox<C> {
             if self.inline.capacity() > INLINE_BYTES_KEPT {
                 self.inline = Vec::new();
             }
+        } else if self.taken > INLINE_BYTES_KEPT && self.taken > self.inline.len() / 2 {
+            // A writer that always stays ahead of its reader would keep every byte it ever wrote.
+            self.inline.drain(..self.taken);
+            self.taken = 0;
         }
     }
 }

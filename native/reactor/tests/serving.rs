@@ -22,16 +22,18 @@ use rustix::net::SocketAddrAny;
 struct Seen {
     draining: AtomicBool,
     pulls: AtomicUsize,
+    busy: AtomicBool,
     abandoned: AtomicUsize,
 }
 
-/// Answers `METHOD target body`; `/stream/N` streams N blocks of 64 KiB.
+/// Answers `METHOD target body`; `/stream/N` streams N blocks of 64 KiB, `/busy` holds the loop for a while.
 struct Echo {
     slot: Box<Slot>,
     seen: Arc<Seen>,
 }
 
 const BLOCK: usize = 64 * 1024;
+const BUSY: Duration = Duration::from_millis(600);
 
 fn body_bytes(body: RequestBody<'_>) -> (Vec<u8>, &'static str) {
     match body {
@@ -62,10 +64,15 @@ impl Application for Echo {
         &mut self,
         request: Request<'_, ()>,
         outbox: &mut Outbox<Vec<u8>>,
-        _: &mut Clock,
+        clock: &mut Clock,
     ) -> Outcome<usize> {
         let target = String::from_utf8(request.head.target.of(request.bytes).to_vec()).unwrap();
         let keep_alive = request.may_keep_alive && request.head.keep_alive;
+        if target == "/busy" {
+            self.seen.busy.store(true, SeqCst);
+            std::thread::sleep(BUSY);
+            clock.read();
+        }
         if let Some(blocks) = target.strip_prefix("/stream/") {
             let blocks: usize = blocks.parse().unwrap();
             outbox.push(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", blocks * BLOCK).as_bytes());
@@ -341,4 +348,44 @@ fn a_drain_serves_what_has_begun_and_does_not_wait_for_the_idle() {
     assert!(head.contains("200 OK"));
     assert!(is_closed(&mut idle));
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn what_came_while_an_application_held_the_loop_is_no_timeout() {
+    let timeouts = Timeouts { header_ms: 300, body_ms: 300, write_ms: 300, ..TIMEOUTS };
+    let server = start(timeouts);
+    let mut upload = server.connect();
+    upload.write_all(b"POST /u HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab").unwrap();
+    let mut head = server.connect();
+    head.write_all(b"GET /h HTTP/1.1\r\nHo").unwrap();
+    let mut stream = server.connect();
+    stream.write_all(b"GET /stream/400 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut busy = server.connect();
+    busy.write_all(b"GET /busy HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let begun = Instant::now();
+    while !server.seen.busy.load(SeqCst) {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        std::thread::yield_now();
+    }
+    upload.write_all(b"cde").unwrap();
+    head.write_all(b"st: h\r\n\r\n").unwrap();
+    assert_eq!(answer(&mut stream).1.len(), 400 * BLOCK);
+    assert_eq!(text(&mut upload), "/u 5 memory");
+    assert_eq!(text(&mut head), "/h 0 none");
+    assert_eq!(text(&mut busy), "/busy 0 none");
+    server.drain();
+}
+
+#[test]
+fn a_thousand_pipelined_requests_take_turns_with_other_clients() {
+    let server = start(TIMEOUTS);
+    let mut flood = server.connect();
+    flood.write_all(&b"GET /f HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1_000)).unwrap();
+    let mut other = server.connect();
+    other.write_all(b"GET /o HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    assert_eq!(text(&mut other), "/o 0 none");
+    for _ in 0..1_000 {
+        assert_eq!(text(&mut flood), "/f 0 none");
+    }
+    server.drain();
 }
