@@ -42,7 +42,8 @@ pub struct Environs {
     nameless: Vec<bool>,
     trust: Trust,
     script_name: Vec<u8>,
-    casefold_method: bool,
+    /// Methods are put in upper case.
+    pub casefold_method: bool,
     names: Names,
     method: Memo,
     target: Memo,

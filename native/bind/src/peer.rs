@@ -1,8 +1,8 @@
 //! What is kept in Python's terms about one connection.
 
-use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -21,8 +21,11 @@ pub struct Peer {
     /// `REMOTE_PORT`, which a unix socket has not.
     pub remote_port: Option<Py<PyAny>>,
     socket: Option<Py<ClientSocket>>,
-    open: Rc<Cell<Option<RawFd>>>,
+    open: Arc<AtomicI32>,
 }
+
+/// Stands for the descriptor of a connection that is closed.
+const CLOSED: RawFd = -1;
 
 impl Peer {
     /// A peer from what accept returned.
@@ -47,7 +50,7 @@ impl Peer {
             remote_addr: remote_addr.into_any().unbind(),
             remote_port,
             socket: None,
-            open: Rc::default(),
+            open: Arc::new(AtomicI32::new(CLOSED)),
         }
     }
 
@@ -55,8 +58,8 @@ impl Peer {
     #[inline]
     pub fn socket<'py>(&mut self, py: Python<'py>, socket: BorrowedFd<'_>) -> PyResult<Bound<'py, PyAny>> {
         if self.socket.is_none() {
-            self.open.set(Some(socket.as_raw_fd()));
-            let object = ClientSocket { open: Rc::clone(&self.open), socket: None };
+            self.open.store(socket.as_raw_fd(), Relaxed);
+            let object = ClientSocket { open: Arc::clone(&self.open), socket: None };
             self.socket = Some(Py::new(py, object)?);
         }
         let object = self.socket.as_ref().expect("made above");
@@ -67,17 +70,18 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         // The descriptor's number may be another connection's from now on.
-        self.open.set(None);
+        self.open.store(CLOSED, Relaxed);
     }
 }
 
 /// The client's socket, for applications that look at it: a duplicate made at first use.
 ///
 /// The loop owns the connection, so reading from it or writing to it is at the application's own
-/// risk; `getpeername`, `getsockopt` and the like are what this is for.
-#[pyclass(unsendable, module = "bicorn._core")]
+/// risk; `getpeername`, `getsockopt` and the like are what this is for. An environ may be looked at,
+/// and come to its end, in any thread; the interpreter lock keeps them apart.
+#[pyclass(module = "bicorn._core")]
 pub struct ClientSocket {
-    open: Rc<Cell<Option<RawFd>>>,
+    open: Arc<AtomicI32>,
     socket: Option<Py<PyAny>>,
 }
 
@@ -85,9 +89,10 @@ pub struct ClientSocket {
 impl ClientSocket {
     fn __getattr__<'py>(&mut self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         if self.socket.is_none() {
-            let Some(fd) = self.open.get() else {
+            let fd = self.open.load(Relaxed);
+            if fd == CLOSED {
                 return Err(PyOSError::new_err("the client's connection is closed"));
-            };
+            }
             // SAFETY: the connection that owns this descriptor clears it before closing it.
             let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
             let copy = rustix::io::fcntl_dupfd_cloexec(borrowed, 0).map_err(|errno| {
@@ -102,9 +107,9 @@ impl ClientSocket {
     }
 
     fn __repr__(&self) -> String {
-        match self.open.get() {
-            Some(fd) => format!("<bicorn client socket fd={fd}>"),
-            None => "<bicorn client socket, closed>".to_owned(),
+        match self.open.load(Relaxed) {
+            CLOSED => "<bicorn client socket, closed>".to_owned(),
+            fd => format!("<bicorn client socket fd={fd}>"),
         }
     }
 }

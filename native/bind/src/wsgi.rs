@@ -5,7 +5,7 @@
 //! Invariant  every exchange that entered the application leaves through `leave` exactly once: that
 //!            is where its log line is written, its counters are kept and its iterable has been closed.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
@@ -69,7 +69,7 @@ pub struct Wsgi {
     served: u64,
     recycling: bool,
     /// What ends the worker: the application or a signal handler raised something that is no `Exception`.
-    pub fatal: Option<PyErr>,
+    pub fatal: RefCell<Option<PyErr>>,
 }
 
 /// An exchange inside the application.
@@ -99,7 +99,7 @@ impl Wsgi {
             date: HttpDate::default(),
             served: 0,
             recycling: false,
-            fatal: None,
+            fatal: RefCell::new(None),
         })
     }
 
@@ -136,6 +136,9 @@ impl Wsgi {
             let terms = &mut exchange.response.terms;
             terms.method.clear();
             terms.method.extend_from_slice(request.head.method.of(request.bytes));
+            if self.setup.environs.casefold_method {
+                terms.method.make_ascii_uppercase(); // What the application is told decides the framing too.
+            }
             terms.version = request.head.version;
             terms.keep_alive = request.may_keep_alive && request.head.keep_alive && !self.is_last();
         }
@@ -234,17 +237,22 @@ impl Wsgi {
         }
     }
 
-    /// Tells the worker. Its methods only log, so an error of theirs has nowhere better to go than stderr.
+    /// Tells the worker. Its methods only log, so an error of theirs has nowhere better to go than stderr;
+    /// but a signal handler may have run in one of them, and what it raised ends the worker.
     fn report<'py>(&self, py: Python<'py>, method: &str, arguments: impl pyo3::call::PyCallArgs<'py>) {
         let worker = self.setup.worker.bind(py);
         if let Err(error) = worker.call_method1(method, arguments) {
-            error.write_unraisable(py, Some(worker));
+            if error.is_instance_of::<PyException>(py) {
+                error.write_unraisable(py, Some(worker));
+            } else {
+                self.fatal.replace(Some(error));
+            }
         }
     }
 
-    fn keep_if_fatal(&mut self, py: Python<'_>, error: PyErr) {
+    fn keep_if_fatal(&self, py: Python<'_>, error: PyErr) {
         if !error.is_instance_of::<PyException>(py) {
-            self.fatal = Some(error);
+            self.fatal.replace(Some(error));
         }
     }
 
@@ -488,12 +496,12 @@ impl Application for Wsgi {
     #[inline]
     fn turn(&mut self) -> Turn {
         if let Err(error) = self.py().check_signals() {
-            self.fatal = Some(error);
+            self.fatal.replace(Some(error));
             return Turn::Stop;
         }
         match self.setup.orders.get() {
             // What the application raised ends the worker, but not the requests of others.
-            Turn::Continue if self.fatal.is_some() => Turn::Drain,
+            Turn::Continue if self.fatal.borrow().is_some() => Turn::Drain,
             order => order,
         }
     }

@@ -134,6 +134,12 @@ class SyncWorker(Worker):
         if self.loop is not None:
             self.loop.drain()
 
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        # The exit that this raises may come up in the middle of an application that swallows it, or serves on.
+        if self.loop is not None:
+            self.loop.stop()
+        super().handle_quit(sig, frame)
+
     def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
         super().handle_usr1(sig, frame)
         if self.access is not None:
