@@ -5,6 +5,7 @@
 //! Invariant  a line is the same bytes as `bicorn.observe.log.Logger.access` would have written, and is
 //!            in the file at the latest one flush interval after its request ended.
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -21,7 +22,8 @@ use pyo3::types::{PyDict, PyString};
 
 use crate::response::Response;
 
-/// Lines beyond this are written at once, by the loop itself.
+/// Lines beyond this are written at once, by the loop itself, which waits for the writer if it must:
+/// an output that takes nothing is not to fill the memory.
 const PENDING_BYTES_MAX: usize = 1 << 20;
 
 /// Part of a format.
@@ -173,6 +175,8 @@ struct Pending {
 struct Shared {
     pending: Mutex<Pending>,
     gathered: Condvar,
+    /// Whoever was writing is done.
+    written: Condvar,
     interval: Duration,
 }
 
@@ -213,23 +217,43 @@ impl Shared {
         if let Err(error) = result {
             pending.failure = Some(error.to_string());
         }
+        self.written.notify_all();
         pending
+    }
+
+    /// Returns once less than the bound waits.
+    fn make_room(&self) {
+        let mut pending = self.lock();
+        while pending.lines.len() > PENDING_BYTES_MAX {
+            pending = if pending.file.is_some() {
+                self.write_out(pending)
+            } else {
+                self.written.wait(pending).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
     }
 }
 
-/// The access log of one worker.
+/// What is used again from line to line.
+#[derive(Default)]
+struct Scratch {
+    line: Vec<u8>,
+    now_text: Vec<u8>,
+    now_valid_until_ns: u64,
+}
+
+/// The access log of one worker. No method borrows it for itself alone: a line takes Python code, a
+/// signal handler may run there, and one of them reopens this very log.
 #[pyclass(unsendable, module = "bicorn._core")]
 pub struct AccessLog {
     pieces: Vec<Piece>,
     path: Option<PathBuf>,
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
-    line: Vec<u8>,
+    writer: RefCell<Option<JoinHandle<()>>>,
+    scratch: RefCell<Scratch>,
     pid: String,
     user_of: Py<PyAny>,
     now: Py<PyAny>,
-    now_text: Vec<u8>,
-    now_valid_until_ns: u64,
 }
 
 fn open(path: Option<&PathBuf>) -> io::Result<File> {
@@ -263,6 +287,7 @@ impl AccessLog {
         let shared = Arc::new(Shared {
             pending: Mutex::new(pending),
             gathered: Condvar::new(),
+            written: Condvar::new(),
             interval: Duration::from_millis(flush_interval_ms),
         });
         let of_thread = Arc::clone(&shared);
@@ -272,18 +297,16 @@ impl AccessLog {
             pieces: compile(format).map_err(PyValueError::new_err)?,
             path,
             shared,
-            writer: Some(writer),
-            line: Vec::with_capacity(512),
+            writer: RefCell::new(Some(writer)),
+            scratch: RefCell::default(),
             pid: format!("<{}>", std::process::id()),
             user_of,
             now,
-            now_text: Vec::new(),
-            now_valid_until_ns: 0,
         })
     }
 
     /// Writes out what has gathered and opens the file anew: it was rotated.
-    fn reopen(&mut self) -> PyResult<()> {
+    fn reopen(&self) -> PyResult<()> {
         if self.path.is_none() {
             return Ok(());
         }
@@ -299,10 +322,10 @@ impl AccessLog {
     }
 
     /// Writes the rest and ends the writer thread; the log takes no more lines.
-    fn close(&mut self) {
+    fn close(&self) {
         self.shared.lock().closing = true;
         self.shared.gathered.notify_one();
-        if let Some(writer) = self.writer.take() {
+        if let Some(writer) = self.writer.borrow_mut().take() {
             let _ = writer.join();
         }
         self.flush();
@@ -334,34 +357,35 @@ pub struct Finished<'a, 'py> {
 
 impl AccessLog {
     /// Adds the line of one exchange.
-    pub fn add(&mut self, py: Python<'_>, finished: &Finished<'_, '_>) -> PyResult<()> {
-        let mut line = std::mem::take(&mut self.line);
+    pub fn add(&self, py: Python<'_>, finished: &Finished<'_, '_>) -> PyResult<()> {
+        let mut line = std::mem::take(&mut self.scratch.borrow_mut().line);
         line.clear();
         let result = self.format(py, finished, &mut line);
         if result.is_ok() {
             line.push(b'\n');
-            self.hand_over(&line);
+            self.hand_over(py, &line);
         }
-        self.line = line;
+        self.scratch.borrow_mut().line = line;
         result
     }
 
-    fn hand_over(&self, line: &[u8]) {
+    fn hand_over(&self, py: Python<'_>, line: &[u8]) {
         let mut pending = self.shared.lock();
         let first = pending.lines.is_empty();
         pending.lines.extend_from_slice(line);
         if pending.lines.len() > PENDING_BYTES_MAX {
-            drop(self.shared.write_out(pending));
+            drop(pending);
+            let shared = &self.shared;
+            py.detach(|| shared.make_room());
         } else if first {
             drop(pending);
             self.shared.gathered.notify_one();
         }
     }
 
-    fn format(&mut self, py: Python<'_>, finished: &Finished<'_, '_>, line: &mut Vec<u8>) -> PyResult<()> {
+    fn format(&self, py: Python<'_>, finished: &Finished<'_, '_>, line: &mut Vec<u8>) -> PyResult<()> {
         let micros = finished.elapsed_ns / 1_000;
-        let pieces = std::mem::take(&mut self.pieces);
-        let result = pieces.iter().try_for_each(|piece| {
+        self.pieces.iter().try_for_each(|piece| {
             match piece {
                 Piece::Literal(text) => line.extend_from_slice(text),
                 Piece::Environ(key) => push_environ(py, line, finished.environ, key)?,
@@ -391,18 +415,18 @@ impl AccessLog {
                 Piece::Dash => line.push(b'-'),
             }
             Ok(())
-        });
-        self.pieces = pieces;
-        result
+        })
     }
 
-    fn push_time(&mut self, py: Python<'_>, line: &mut Vec<u8>, now_ns: u64) -> PyResult<()> {
-        if now_ns >= self.now_valid_until_ns {
-            self.now_text = self.now.bind(py).call0()?.extract::<String>()?.into_bytes();
+    fn push_time(&self, py: Python<'_>, line: &mut Vec<u8>, now_ns: u64) -> PyResult<()> {
+        if now_ns >= self.scratch.borrow().now_valid_until_ns {
+            let text = self.now.bind(py).call0()?.extract::<String>()?;
+            let mut scratch = self.scratch.borrow_mut();
+            scratch.now_text = text.into_bytes();
             let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            self.now_valid_until_ns = now_ns + 1_000_000_000 - u64::from(wall.subsec_nanos());
+            scratch.now_valid_until_ns = now_ns + 1_000_000_000 - u64::from(wall.subsec_nanos());
         }
-        line.extend_from_slice(&self.now_text);
+        line.extend_from_slice(&self.scratch.borrow().now_text);
         Ok(())
     }
 

@@ -290,7 +290,7 @@ impl Wsgi {
         if let Some(access) = &self.setup.access {
             let finished =
                 Finished { environ: open.environ.bind(py), response: &exchange.response, elapsed_ns, now_ns };
-            if let Err(error) = access.bind(py).borrow_mut().add(py, &finished) {
+            if let Err(error) = access.bind(py).borrow().add(py, &finished) {
                 error.write_unraisable(py, None);
             }
         }
