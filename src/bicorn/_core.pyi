@@ -123,5 +123,8 @@ class SyncLoop:
     def drain(self) -> None:
         """Accept nothing new, finish what is there, then return from run(). Safe in a signal handler."""
 
+    def retire(self) -> None:
+        """Accept nothing more, not even what waits already: a successor will. Safe in a signal handler."""
+
     def stop(self) -> None:
         """Return from run() at once. Safe in a signal handler."""

@@ -8,6 +8,7 @@
 use std::os::fd::{BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
+use std::thread::{ThreadId, current};
 
 use bicorn_reactor::{Flush, Outbox};
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyRuntimeError, PyTypeError};
@@ -45,6 +46,8 @@ pub struct Exchange {
     rules: WriteRules,
     /// Bytes that left while the application ran, which the loop has not counted.
     sent_early: usize,
+    /// The loop's thread: the only one that may touch the outbox.
+    thread: ThreadId,
 }
 
 // SAFETY: everything here is touched with the interpreter lock held, and the pointer in `wire` is
@@ -67,7 +70,7 @@ impl Exchange {
 impl Exchange {
     /// An exchange between two requests.
     pub fn new(server: &[u8], rules: WriteRules) -> Self {
-        Self { response: Response::new(server), wire: None, rules, sent_early: 0 }
+        Self { response: Response::new(server), wire: None, rules, sent_early: 0, thread: current().id() }
     }
 
     /// The application is entered: it may write.
@@ -102,7 +105,17 @@ impl Exchange {
         Ok((&mut self.response, unsafe { &mut *wire.outbox.as_ptr() }))
     }
 
+    /// An application that handed `write` or `early_hints` to another thread could call it at any
+    /// moment, also while the loop itself uses the outbox.
+    fn refuse_other_threads(&self) -> PyResult<()> {
+        if current().id() == self.thread {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err("this must be called in the thread that the application was called in"))
+    }
+
     fn write(&mut self, py: Python<'_>, block: &Bound<'_, PyBytes>) -> PyResult<()> {
+        self.refuse_other_threads()?;
         let (response, outbox) = self.parts()?;
         if response.ended {
             return Err(PyRuntimeError::new_err("write() was called after the end of the response"));
@@ -133,6 +146,7 @@ impl Exchange {
     }
 
     fn early_hints(&mut self, py: Python<'_>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.refuse_other_threads()?;
         let hint = early_hint(headers)?;
         let Ok((response, outbox)) = self.parts() else { return Ok(()) };
         if response.head_sent || response.ended || !response.terms.version.is_http11() {

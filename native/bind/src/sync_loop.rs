@@ -212,6 +212,13 @@ impl SyncLoop {
         }
     }
 
+    /// Accept nothing more, not even what waits already: a successor will. Safe in a signal handler.
+    fn retire(&self) {
+        if self.orders.get() == Turn::Continue {
+            self.orders.set(Turn::Retire);
+        }
+    }
+
     /// Return from `run` at once. Safe in a signal handler.
     fn stop(&self) {
         self.orders.set(Turn::Stop);

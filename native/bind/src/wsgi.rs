@@ -501,7 +501,7 @@ impl Application for Wsgi {
         }
         match self.setup.orders.get() {
             // What the application raised ends the worker, but not the requests of others.
-            Turn::Continue if self.fatal.borrow().is_some() => Turn::Drain,
+            Turn::Continue if self.fatal.borrow().is_some() => Turn::Retire,
             order => order,
         }
     }

@@ -65,8 +65,10 @@ pub enum Pull {
 pub enum Turn {
     /// Go on.
     Continue,
-    /// Accept nothing new, finish what is there, end.
+    /// Take what waits in the listen queues, which may be nobody's soon; finish what is there; end.
     Drain,
+    /// Accept nothing more, because others do; finish what is there; end.
+    Retire,
     /// End now.
     Stop,
 }

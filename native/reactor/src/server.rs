@@ -120,7 +120,8 @@ impl<A: Application> Server<A> {
             self.core.app.slot().beat(self.core.clock.now_ns());
             match self.core.app.turn() {
                 Turn::Continue => {}
-                Turn::Drain => self.drain(),
+                Turn::Drain => self.drain(DRAINED_ACCEPTS_MAX),
+                Turn::Retire => self.drain(0),
                 Turn::Stop => {
                     self.close_all();
                     return Ok(());
@@ -242,7 +243,7 @@ impl<A: Application> Server<A> {
                 if let Some(lifeline) = self.sources.lifeline.take() {
                     let _ = epoll::delete(&self.epoll, lifeline);
                 }
-                self.drain();
+                self.drain(DRAINED_ACCEPTS_MAX);
             }
             listener => self.accept((listener - FIRST_LISTENER) as usize),
         }
@@ -380,14 +381,14 @@ impl<A: Application> Server<A> {
         }
     }
 
-    /// Stops accepting, after what already waits in the listen queues has been taken.
-    fn drain(&mut self) {
+    /// Stops accepting, after `accepts_max` of what already waits in each listen queue has been taken.
+    fn drain(&mut self, accepts_max: usize) {
         if self.core.draining {
             return;
         }
         self.core.draining = true;
         for listener in 0..self.sources.listeners.len() {
-            for _ in 0..DRAINED_ACCEPTS_MAX {
+            for _ in 0..accepts_max {
                 if !self.accept_one(listener) {
                     break;
                 }

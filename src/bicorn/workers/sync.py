@@ -201,7 +201,7 @@ class SyncWorker(Worker):
         self.log.info("Autorestarting worker after current request.")
         self.alive = False
         if self.loop is not None:
-            self.loop.drain()
+            self.loop.retire()
 
     def request_entered(self, environ: dict[str, Any]) -> Request:
         """A request is about to be answered; called only when somebody observes requests."""
