@@ -19,7 +19,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 NATIVE := $(shell find native -path native/fuzz -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
 
 .DELETE_ON_ERROR:
-.PHONY: serve test check format bench fuzz docs clean help
+.PHONY: serve test check format bench fuzz soak docs clean help
 
 
 serve: $(BUILT) $(VENV)/.$(EXAMPLE) ## build, and serve examples/flask_app on 127.0.0.1:8000 (or EXAMPLE=django_app)
@@ -55,6 +55,9 @@ fuzz: ## fuzz the parser; TARGET=split SECONDS=600 chooses
 	cd native/fuzz && ./seed.sh && for target in $(TARGET); do \
 	    RUSTC_BOOTSTRAP=1 cargo fuzz run -s none $$target -- -max_total_time=$(SECONDS) -dict=http.dict || exit 1; \
 	done
+
+soak: $(DEV) ## 100,000 random and mutated requests against one worker; takes a minute
+	$(BIN)/pytest -m soak tests/soak
 
 docs: $(VENV)/.docs ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
