@@ -60,3 +60,28 @@ def test_an_interim_answer_that_does_not_fit_never_reaches_another_client(serve:
             with server.connect() as other:
                 other.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
                 assert other.recv(12) == b"HTTP/1.1 200", count
+
+
+THREADED = """
+import threading
+
+def app(environ, start_response):
+    said = []
+    write = start_response("200 OK", [("Content-Type", "text/plain")])
+    def elsewhere():
+        try:
+            write(b"x" * 100_000_000)
+        except RuntimeError as error:
+            said.append(str(error).encode())
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    return said
+"""
+
+
+def test_write_is_refused_in_any_other_thread(serve: Serve) -> None:
+    server = serve("threaded:app", files={"threaded.py": THREADED})
+    (pid,) = server.wait_for_workers(1)
+    assert b"must be called in the thread" in server.get("/").body
+    assert server.worker_pids() == [pid]
