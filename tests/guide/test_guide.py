@@ -13,9 +13,9 @@ import time
 import pytest
 
 from guide.commands import EXEC_ON_ONE_CPU, Guide
-from guide.visitors import Visitors
 from harness.answers import Answer, AnswerReader
 from harness.gate import Gate
+from harness.load import load
 from harness.server import Server, wait_until
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: guide.example\r\n\r\n"
@@ -75,13 +75,13 @@ def test_keep_alive(guide: Guide) -> None:
 def test_max_requests_replaces_workers_and_loses_nothing(guide: Guide) -> None:
     server = guide.run("COMMAND --workers 2 --max-requests 25 --bind 127.0.0.1:0 APP")
     first = set(server.wait_for_workers(2))
-    with Visitors(server) as visitors:
+    with load(server) as traffic:
         wait_until(
-            lambda: visitors.failures or not first & set(server.worker_pids()),
-            lambda: f"other workers than {first}; {visitors.bodies}",
+            lambda: traffic.failures or not first & set(server.worker_pids()),
+            lambda: f"other workers than {first}; {traffic}",
         )
-        visitors.wait_for(b"version 1", 200)
-    assert visitors.failures == []
+        traffic.wait_for(200, body=b"version 1")
+    assert traffic.failures == []
     server.wait_for_log("Autorestarting worker after current request.")
 
 
@@ -183,14 +183,13 @@ def test_the_command_of_the_dockerfile_runs_unchanged(guide: Guide) -> None:
 def test_kill_hup_serves_new_code_and_loses_nothing(guide: Guide) -> None:
     server = guide.run("COMMAND --workers 2 --bind 127.0.0.1:0 APP")
     old = server.wait_for_workers(2)
-    with Visitors(server) as visitors:
-        visitors.wait_for(b"version 1")
+    with load(server) as traffic:
         guide.project.set_version(2)
         server.signal(signal.SIGHUP)
-        visitors.wait_for(b"version 2")
+        traffic.wait_for(1, body=b"version 2")
         server.wait_for_workers(2, without=old)
-        visitors.wait_for(b"version 2", visitors.bodies[b"version 2"] + 20)
-    assert visitors.failures == []
+        traffic.wait_for(50, body=b"version 2")
+    assert traffic.failures == []
 
 
 def test_kill_term_answers_what_was_asked_and_ends(guide: Guide, gate: Gate) -> None:
