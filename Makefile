@@ -4,7 +4,7 @@
 PYTHON  ?= python3
 BIND    ?= 127.0.0.1:8000
 EXAMPLE ?= flask_app
-TARGET  ?= head body exchange split
+TARGET  ?= head body exchange split proxy
 SECONDS ?= 60
 
 VENV  := .venv
@@ -53,7 +53,7 @@ bench: $(BUILT) ## measure Bicorn beside its peers; takes half an hour and two i
 fuzz: ## fuzz the parser; TARGET=split SECONDS=600 chooses
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 	cd native/fuzz && ./seed.sh && for target in $(TARGET); do \
-	    RUSTC_BOOTSTRAP=1 cargo fuzz run -s none $$target -- -max_total_time=$(SECONDS) -dict=http.dict || exit 1; \
+	    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . -s none $$target -- -max_total_time=$(SECONDS) -dict=http.dict || exit 1; \
 	done
 
 soak: $(DEV) ## 100,000 random and mutated requests against one worker; takes a minute

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as values: bytes in; heads, body slices and refusals out.
+//! HTTP/1.1, and the PROXY header before it, as values: bytes in; heads, body slices and refusals out.
 //!
 //! Owns       every decision about what the bytes of a request mean, and whether they mean anything.
 //! Never      touches a socket, a clock, a thread, a log or Python; holds no bytes of a message
@@ -16,6 +16,7 @@ mod limits;
 mod line;
 mod notable;
 mod parser;
+mod proxy;
 mod refusal;
 mod request_line;
 mod response;
@@ -29,6 +30,7 @@ pub use head::{Framing, Head, Version};
 
 pub use limits::{Leniency, Limits, Rules};
 pub use parser::{HeadParser, Progress};
+pub use proxy::{Origin, ProxyRules, ProxyStep, parse_proxy_header};
 pub use refusal::{Refusal, RefusalKind};
 pub use response::{
     LAST_CHUNK, ResponseFraming, is_hop_by_hop, push_chunk_head, push_refusal, reason_phrase,

@@ -45,7 +45,7 @@ macro_rules! refusal_kinds {
                 match self { $(Self::$name => $status,)* }
             }
 
-            /// Where the rule comes from.
+            /// Where the rule comes from: an RFC, or the PROXY protocol's specification.
             pub const fn section(self) -> &'static str {
                 match self { $(Self::$name => $section,)* }
             }
@@ -64,6 +64,13 @@ macro_rules! refusal_kinds {
 }
 
 refusal_kinds! {
+    InvalidProxyLine, 400, "PROXY 2.1", "the PROXY line is not a protocol, two addresses and two ports with one space between them";
+    ProxyLineTooLong, 400, "PROXY 2.1", "a PROXY line does not end within 107 bytes";
+    InvalidProxyHeader, 400, "PROXY 2.2", "the PROXY header has an unknown version, command, family or protocol";
+    ProxyHeaderTooLong, 400, "PROXY 2.2", "the PROXY header is longer than its limit";
+    ProxyAddressesMissing, 400, "PROXY 2.2", "the PROXY header is too short for the addresses of its family";
+    InvalidProxyTlv, 400, "PROXY 2.2", "a TLV of the PROXY header goes beyond its end, or is a malformed checksum";
+    WrongProxyChecksum, 400, "PROXY 2.2.3", "the checksum of the PROXY header is wrong";
     NotARequest, 400, "RFC 9112 3", "the first byte cannot start a request line; is TLS or another protocol spoken here?";
     TooManyEmptyLines, 400, "RFC 9112 2.2", "more than two empty lines before the request line";
     BareCr, 400, "RFC 9112 2.2", "a carriage return without its line feed";
@@ -112,6 +119,7 @@ refusal_kinds! {
     TooManyTrailers, 431, "RFC 9112 7.1.2", "more trailer fields than the limit";
     ForbiddenTrailer, 400, "RFC 9110 6.5.1", "a trailer that frames, routes or authenticates";
     // From here on the drivers decide, who know the peer, the settings, the clock and the disk.
+    ForbiddenProxy, 403, "PROXY 2", "a PROXY header from a peer that is not in proxy_allow_ips";
     AmbiguousFieldName, 400, "RFC 9110 5.1", "a field name with an underscore, which header_map = refuse forbids";
     ContradictoryScheme, 400, "RFC 9110 4.2", "the secure_scheme_headers of a trusted proxy contradict each other";
     HeadTimeout, 408, "RFC 9110 15.5.9", "the head did not arrive within header_timeout";
@@ -127,7 +135,7 @@ mod tests {
     fn every_rule_has_a_client_or_server_error_status_and_a_section() {
         for kind in RefusalKind::ALL {
             assert!(matches!(kind.status(), 400..=599), "{kind:?}");
-            assert!(kind.section().starts_with("RFC "), "{kind:?}");
+            assert!(kind.section().starts_with("RFC ") || kind.section().starts_with("PROXY "), "{kind:?}");
             assert_eq!(kind.name(), format!("{kind:?}"));
         }
     }
