@@ -32,7 +32,6 @@ ABSENT: Final[Mapping[str, str]] = {
     "gunicorn.workers.gthread": f"the gthread worker class {LATER}",
     "gunicorn.workers.ggevent": f"the gevent worker class {LATER} (gevent-websocket's worker needs it)",
     "gunicorn.workers.geventlet": f"the eventlet worker class {LATER}",
-    "gunicorn.workers.gtornado": f"the tornado worker class {LATER}",
     "gunicorn.workers.gasgi": f"the asgi worker class {LATER}",
     "gunicorn.workers.base_async": f"the gevent worker class {LATER}",
     "gunicorn.app.pasterapp": f"PasteDeploy {LATER}",

@@ -23,9 +23,10 @@ LATER: Final = "which arrives with a later version of Bicorn"
 
 
 def check(settings: Settings) -> None:
-    """Raise the first fault, as one line that names the setting and its source."""
-    for fault in _faults(settings):
-        raise ConfigError(fault)
+    """Raise all faults at once, a line each, which names the setting and its source."""
+    faults = list(_faults(settings))
+    if faults:
+        raise ConfigError("\n".join(faults))
 
 
 def _faults(settings: Settings) -> Iterator[str]:

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 #: adds names of its own before the class is looked up: the one place here that may grow after import.
 ALIASES: Final[dict[str, str]] = {
     "sync": "bicorn.workers.sync.SyncWorker",
+    "tornado": "bicorn.workers.tornado.TornadoWorker",
 }
 #: Gunicorn's dotted names of classes that stand elsewhere here. They work without the gunicorn namespace, too.
 MOVED: Final[Mapping[str, str]] = {
     "gunicorn.workers.sync.SyncWorker": "bicorn.workers.sync.SyncWorker",
+    "gunicorn.workers.gtornado.TornadoWorker": "bicorn.workers.tornado.TornadoWorker",
 }
 #: Names that Gunicorn has and this version has not: an alias or a dotted name, and what it asks for.
 ABSENT: Final[Mapping[str, str]] = {
@@ -36,7 +38,6 @@ ABSENT: Final[Mapping[str, str]] = {
         ("gevent_wsgi", "gevent_pywsgi", "gunicorn.workers.ggevent.GeventPyWSGIWorker"),
         "the gevent_pywsgi worker class",
     ),
-    **dict.fromkeys(("tornado", "gunicorn.workers.gtornado.TornadoWorker"), "the tornado worker class"),
     **dict.fromkeys(("eventlet", "gunicorn.workers.geventlet.EventletWorker"), "the eventlet worker class"),
     **dict.fromkeys(("asgi", "gunicorn.workers.gasgi.ASGIWorker"), "the asgi worker class"),
 }

@@ -108,6 +108,12 @@ def test_values_are_checked_before_they_are_used(load: Load, argv: list[str], wo
         load(*argv)
 
 
+def test_every_fault_is_told_at_once(load: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("-b", "8000", "-e", "NAME", "--keyfile", "k")
+    assert [line.split(" = ")[0] for line in str(caught.value).splitlines()] == ["keyfile", "bind", "raw_env"]
+
+
 def test_something_has_to_be_listened_on(load: Load) -> None:
     with pytest.raises(ConfigError, match="nothing would be listened on"):
         load(files={"bicorn.conf.py": "bind = []"})

@@ -85,9 +85,8 @@ def test_an_entry_point_is_found_by_its_distribution(
         ("gunicorn.workers.ggevent.GeventWorker", "it asks for the gevent worker class"),
         ("gthreads", r"there is no such name; known are sync, .*package.module.Class\. Did you mean gthread\?"),
         ("gevnt", r"Did you mean gevent\?"),
-        ("quick", r"known are sync, and a class as package.module.Class\.$"),
+        ("quick", r"known are sync, [\w, ]+ and a class as package.module.Class\.$"),
         ("meinheld.gmeinheld.MeinheldWorker", "the package meinheld is not installed: pip install meinheld$"),
-        ("geventwebsocket.gunicorn.workers.GeventWebSocketWorker", "pip install gevent-websocket$"),
         ("nowhere.Worker", "there is no module 'nowhere'; check the name"),
         ("users_workers.None_", "the module 'users_workers' has no class 'None_'"),
         ("users_workers.nothing", "it is not a subclass of bicorn.workers.base.Worker"),
@@ -99,6 +98,25 @@ def test_what_leads_to_no_class_is_explained(module: types.ModuleType, name: str
     with pytest.raises(ConfigError, match=words) as caught:
         registry.load_worker_class(settings(name))
     assert str(caught.value).startswith(f"worker_class = {name!r} (Settings.replace()): ")
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "advice"),
+    [
+        ("tornado", "tornado", r"'bicorn\[tornado\]'"),
+        ("geventwebsocket.gunicorn.workers.GeventWebSocketWorker", "geventwebsocket", "gevent-websocket"),
+        ("uvicorn_worker.UvicornWorker", "uvicorn_worker", "uvicorn-worker"),
+    ],
+)
+def test_a_missing_package_comes_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, package: str, advice: str
+) -> None:
+    for module in [*sys.modules]:
+        if module.startswith((f"{package}.", f"bicorn.workers.{package}")):
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)  # import's own sign for "not there"
+    with pytest.raises(ConfigError, match=f"the package {package} is not installed: pip install {advice}"):
+        registry.load_worker_class(settings(name))
 
 
 def test_a_class_of_the_real_gunicorn_is_told_apart() -> None:

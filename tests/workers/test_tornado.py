@@ -1,0 +1,184 @@
+"""The tornado worker: Tornado applications, WSGI ones in its container, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+from compat.visits import Visits
+from harness.gate import Gate
+from harness.server import Serve, Server
+
+APP = (Path(__file__).parents[1] / "compat" / "projects" / "tornado_app.py").read_text()
+GET = b"GET %s HTTP/1.1\r\nHost: test.example\r\n\r\n"
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def start(serve: Serve) -> Start:
+    """Start the Tornado application."""
+
+    def started(*args: str, **options: object) -> Server:
+        return serve("tornado_app:app", "-k", "tornado", *args, files={"tornado_app.py": APP}, **options)  # type: ignore[arg-type]  # passed on
+
+    return started
+
+
+@pytest.fixture(scope="module")
+def server(serve_module: Serve) -> Server:
+    """The Tornado application, for the tests that leave it as it was."""
+    return serve_module(
+        "tornado_app:app", "-k", "tornado", "--limit-request-body", "1000", files={"tornado_app.py": APP}
+    )
+
+
+# -- requests --------------------------------------------------------------------------------------
+
+
+def test_a_tornado_application_is_served(server: Server) -> None:
+    assert json.loads(server.get("/").body)["scheme"] == "http"
+    assert json.loads(server.get("/", method="POST", body=b"x" * 1000).body) == {"length": 1000}
+    assert server.get("/missing").status == 404
+
+
+def test_a_connection_serves_several_requests(server: Server) -> None:
+    with server.connection() as (sock, reader):
+        for _ in range(3):
+            sock.sendall(GET % b"/")
+            assert reader.read_answer().status == 200
+
+
+def test_websockets_are_served(server: Server) -> None:
+    with connect(server.url.replace("http", "ws") + "/ws") as websocket:
+        websocket.send("one")
+        assert websocket.recv(timeout=20) == "ONE"
+
+
+def test_a_larger_body_than_limit_request_body_is_refused(server: Server) -> None:
+    assert server.get("/", method="POST", body=b"x" * 1001).status == 400
+
+
+@pytest.mark.parametrize(("trusted", "scheme"), [("127.0.0.0/8", "https"), ("192.0.2.1", "http")])
+def test_a_trusted_proxy_says_the_scheme(start: Start, trusted: str, scheme: str) -> None:
+    server = start("--forwarded-allow-ips", trusted)
+    forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.9", "X-Real-Ip": "192.0.2.9"}
+    seen = json.loads(server.get("/", headers=forwarded).body)
+    assert (seen["scheme"], seen["remote"]) == (scheme, "127.0.0.1")
+    assert json.loads(server.get("/").body)["scheme"] == "http"
+
+
+def test_a_unix_socket_serves_the_same(start: Start) -> None:
+    server = start(bind="unix:serve.sock")
+    assert server.get("/", address=f"unix:{server.directory / 'serve.sock'}").status == 200
+
+
+def test_keepalive_0_closes_after_each_answer(start: Start) -> None:
+    with start("--keep-alive", "0").connection() as (sock, reader):
+        sock.sendall(GET % b"/")
+        assert reader.read_answer().header("Connection") == "close"
+        assert reader.read_to_close() == b""
+
+
+# -- WSGI ------------------------------------------------------------------------------------------
+
+
+def test_a_wsgi_application_is_served_in_tornados_container(serve: Serve) -> None:
+    server = serve("seen:app", "-k", "tornado")
+    answer = json.loads(server.get("/a%20b?c=d", method="POST", body=b"body").body)
+    assert (answer["PATH_INFO"], answer["QUERY_STRING"], answer["body"]) == ("/a b", "c=d", "body")
+    assert answer["RAW_URI"] == "/a%20b?c=d"
+
+
+def test_a_wsgi_application_that_raises_is_answered_with_500(serve: Serve) -> None:
+    server = serve("broken:app", "-k", "tornado", files={"broken.py": "def app(environ, start_response): 1 / 0\n"})
+    assert server.get("/x").status == 500
+    server.wait_for_log(r"Error handling request GET /x\nTraceback[\s\S]*ZeroDivisionError")
+
+
+def test_threads_run_wsgi_applications_beside_each_other(serve: Serve, gate: Gate) -> None:
+    server = serve("gated:app", "-k", "tornado", "--threads", "2", env=gate.env)
+    with server.connection() as (first, first_reader), server.connection() as (second, second_reader):
+        for sock in (first, second):
+            sock.sendall(GET % b"/")
+            gate.wait_started()
+        gate.release(2)
+        assert first_reader.read_answer().body == second_reader.read_answer().body == b"done"
+
+
+def test_threads_are_of_no_use_to_a_tornado_application(start: Start) -> None:
+    start("--threads", "2").wait_for_log("threads = 2 has no effect: a Tornado application runs in its loop")
+
+
+def test_an_asgi_application_is_refused(serve: Serve) -> None:
+    server = serve(
+        "mine:app", "-k", "tornado", files={"mine.py": "async def app(scope, receive, send): ...\n"}, wait=False
+    )
+    assert server.wait_exit() == 4
+    assert "is an ASGI application and the tornado worker serves WSGI" in server.log
+
+
+# -- the end ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGHUP])
+def test_a_request_in_flight_is_answered(start: Start, gate: Gate, sig: signal.Signals) -> None:
+    server = start(env=gate.env)
+    (before,) = server.worker_pids()
+    with server.connection() as (sock, reader), server.connection() as (idle, idle_reader):
+        idle.sendall(GET % b"/")
+        assert idle_reader.read_answer().header("Connection") is None
+        sock.sendall(GET % b"/gated")
+        gate.wait_started()
+        os_signal(server, sig)
+        assert idle_reader.read_to_close() == b""  # Idle connections are closed while the other is waited for.
+        gate.release()
+        answer = reader.read_answer()
+        assert (answer.body, answer.header("Connection")) == (b"done", "close")
+    if sig is signal.SIGTERM:
+        assert server.wait_exit() == 0
+    else:
+        server.wait_for_workers(1, without=[before])
+
+
+def os_signal(server: Server, sig: signal.Signals) -> None:
+    """Send the signal and wait until the arbiter has seen it."""
+    server.signal(sig)
+    server.wait_for_log(f"Handling signal: {sig.name.removeprefix('SIG').lower()}")
+
+
+@pytest.mark.parametrize("way", ["reload", "max_requests"])
+def test_workers_that_are_replaced_lose_nothing(start: Start, way: str) -> None:
+    server = start("-w", "2", *(["--max-requests", "20"] if way == "max_requests" else []))
+    before = server.wait_for_workers(2)
+    with Visits(server) as visits:
+        if way == "reload":
+            server.signal(signal.SIGHUP)
+        server.wait_for_workers(2, without=before)
+        visits.wait_for(20)
+    assert visits.failures == []
+
+
+def test_a_request_over_graceful_timeout_is_given_up(start: Start, gate: Gate) -> None:
+    server = start("--graceful-timeout", "1", env=gate.env)
+    with server.connection() as (sock, reader):
+        sock.sendall(GET % b"/gated")
+        gate.wait_started()
+        assert server.stop() == 0
+        assert reader.read_to_close() == b""
+
+
+def test_a_stuck_loop_is_named(start: Start) -> None:
+    server = start("-t", "1")
+    (before,) = server.worker_pids()
+    with server.connect() as sock:
+        sock.sendall(GET % b"/stuck")
+        server.wait_for_log(r"WORKER TIMEOUT \(pid:\d+\)")
+        server.wait_for_log(
+            r"tornado_app\.py\", line \d+, in get\n    while True:|tornado_app\.py\", line \d+, in get\n    pass"
+        )
+        server.wait_for_workers(1, without=[before])
