@@ -12,6 +12,8 @@ from harness.gate import Gate
 from harness.server import Serve, Server
 
 WORKER_CLASSES = ("sync", "plain_worker.PlainWorker")
+#: Our own: those that lose nothing, whatever happens under load.
+LOSSLESS = ("sync",)
 
 
 @pytest.fixture(params=WORKER_CLASSES)

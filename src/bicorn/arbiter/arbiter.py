@@ -32,7 +32,7 @@ from bicorn.errors import AppImportError, BicornError, ExitCode, HaltServer
 from bicorn.ipc import messages
 from bicorn.ipc.scoreboard import SlotState
 from bicorn.net import systemd
-from bicorn.net.listener import Listener, close_listeners, create_listeners
+from bicorn.net.listener import Listener, close_listeners, create_listeners, refuse_new_connections
 from bicorn.observe.log import load_logger_class
 from bicorn.workers.registry import load_worker_class
 
@@ -518,6 +518,7 @@ class Arbiter:
 
     def _forget(self, generation: Generation, *, keep: Generation) -> None:
         gone = [listener for listener in generation.listeners if listener not in keep.listeners]
+        refuse_new_connections(gone)
         close_listeners(gone, unlink=True)
 
     # -- stop ----------------------------------------------------------------------------------
@@ -533,6 +534,8 @@ class Arbiter:
         systemd.notify("STOPPING=1")
         for generation in (self._current, self._fallback):
             if generation is not None:
+                if not (self.systemd or self.reexec_pid or self.master_pid):  # Nobody else accepts from them.
+                    refuse_new_connections(generation.listeners)
                 # Ours is only one of the copies: workers serve what waits in the queue before they close theirs.
                 close_listeners(generation.listeners, unlink=not self.systemd)
                 generation.listeners = []

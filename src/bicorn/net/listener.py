@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bicorn.errors import BindError
 from bicorn.interfaces import Log
 from bicorn.net.address import Address, format_address, is_ipv6
+from bicorn.net.syn_filter import drop_new_connections
 
 if TYPE_CHECKING:
     from bicorn.config import Settings
@@ -109,6 +110,16 @@ def create_listeners(
         close_listeners(made, unlink=True)
         raise
     return listeners
+
+
+def refuse_new_connections(listeners: Iterable[Listener]) -> None:
+    """Let nobody into the queues any more, so that their end can be reached; inherited sockets are left alone.
+
+    Those belong to somebody who may hand them to the next server. A unix socket is closed to clients by unlink().
+    """
+    for listener in listeners:
+        if not isinstance(listener.cfg_addr, int):
+            drop_new_connections(listener.sock)
 
 
 def close_listeners(listeners: Iterable[Listener], *, unlink: bool) -> None:
