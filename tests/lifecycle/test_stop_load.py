@@ -13,6 +13,7 @@ import pytest
 
 from harness.gate import Gate
 from harness.load import load
+from harness.proxy import nginx
 from harness.server import Serve, Server, wait_until
 from lifecycle.conftest import LOSSLESS
 
@@ -152,3 +153,29 @@ def test_stop_and_start_with_socket_activation_loses_nothing(start: Start, liste
         traffic.wait_for(100)
     assert traffic.failures == []
     assert traffic.retried == []
+
+
+def test_nginx_sees_nothing_of_a_stop_and_start(start: Start, listener: socket.socket) -> None:
+    server = activated(start, listener)
+    host, port = listener.getsockname()
+    with nginx(f"{host}:{port}") as proxy, load(proxy.address, keep_alive=8, fresh=8, rate=400) as traffic:
+        for _ in range(2):
+            traffic.wait_for(100)
+            assert server.stop() == 0
+            server = activated(start, listener)
+        traffic.wait_for(100)
+    assert traffic.failures == [], proxy.errors
+
+
+def test_nginx_sees_nothing_of_a_reload(start: Start) -> None:
+    server = start("hello:app", "-w", "2")
+    server.wait_for_ready(2)
+    with nginx(f"127.0.0.1:{server.port}") as proxy, load(proxy.address, keep_alive=8, fresh=8, rate=400) as traffic:
+        for _ in range(3):
+            traffic.wait_for(100)
+            old = server.worker_pids()
+            server.signal(signal.SIGHUP)
+            server.wait_for_workers(2, without=old)
+        traffic.wait_for(100)
+    assert traffic.failures == []
+    assert "upstream" not in proxy.errors
