@@ -4,7 +4,7 @@
 PYTHON  ?= python3
 BIND    ?= 127.0.0.1:8000
 EXAMPLE ?= flask_app
-TARGET  ?= head body exchange split proxy
+TARGET  ?= head body exchange split proxy websocket handshake
 SECONDS ?= 60
 
 VENV  := .venv

@@ -1,4 +1,4 @@
-//! HTTP/1.1, and the PROXY header before it, as values: bytes in; heads, body slices and refusals out.
+//! HTTP/1.1, the PROXY header before it and WebSocket after it, as values: bytes in; heads, body slices and refusals out.
 //!
 //! Owns       every decision about what the bytes of a request mean, and whether they mean anything.
 //! Never      touches a socket, a clock, a thread, a log or Python; holds no bytes of a message
@@ -22,6 +22,7 @@ mod request_line;
 mod response;
 mod span;
 mod target;
+pub mod websocket;
 
 pub use body::{BodyDecoder, BodyStep};
 pub use field::{Field, parse_content_length, unfold};
