@@ -20,7 +20,8 @@ def test_a_killed_worker_is_replaced(start: Start) -> None:
     victim, other = server.wait_for_workers(2)
     os.kill(victim, signal.SIGKILL)
     assert other in server.wait_for_workers(2, without=[victim])
-    server.wait_for_log(rf"\[ERROR\] Worker \(pid:{victim}\) was sent SIGKILL! Perhaps out of memory\?")
+    # Whether the cgroup can be read depends on the machine; test_named.py tells more.
+    server.wait_for_log(rf"\[ERROR\] Worker \(pid:{victim}\) was sent SIGKILL! (Perhaps out|Not by the arbiter)")
     assert server.get("/").status == 200
 
 
@@ -33,7 +34,7 @@ def test_child_exit_sees_the_pid_of_the_dead_worker(start: Start) -> None:
     server.get("/")
     (victim,) = server.wait_for_workers(1)
     os.kill(victim, signal.SIGSEGV)
-    server.wait_for_log(rf"\[WARNING\] Worker \(pid:{victim}\) was sent SIGSEGV!")
+    server.wait_for_log(rf"\[ERROR\] Worker \(pid:{victim}\) was sent SIGSEGV! ")
     server.wait_for_log(f"gone {victim} False {server.pid}", stream="stdout")
 
 

@@ -17,20 +17,24 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from bicorn import __version__
 from bicorn._core import Scoreboard
-from bicorn.arbiter import exits, policy
+from bicorn.arbiter import duties, exits, policy
 from bicorn.arbiter.children import SLOTS_MAX, Children, WorkerHandle
 from bicorn.arbiter.environment import ProcessEnvironment
 from bicorn.arbiter.generation import Generation
+from bicorn.arbiter.oom import OomKills
 from bicorn.arbiter.pidfile import Pidfile
 from bicorn.arbiter.policy import Abort, Backoff, Commit, Decision, Drain, Kill, Phase, Quit, Snapshot, Spawn
 from bicorn.arbiter.reload import ReloadFailed, prepare_generation
 from bicorn.arbiter.signals import SignalQueue
 from bicorn.arbiter.spawn import fork_worker, set_title
+from bicorn.arbiter.stacks import StackCollector
 from bicorn.arbiter.states import WorkerEvent, WorkerState
 from bicorn.arbiter.stop import Stop
+from bicorn.arbiter.watch import RequestWatch
 from bicorn.errors import AppImportError, BicornError, ExitCode, HaltServer
 from bicorn.ipc import messages
 from bicorn.ipc.scoreboard import SlotState
+from bicorn.ipc.stacks import StackFile
 from bicorn.net import systemd
 from bicorn.net.listener import Listener, close_listeners, create_listeners, refuse_new_connections
 from bicorn.observe.log import load_logger_class
@@ -172,6 +176,10 @@ class Arbiter:
         self._messages = os.pipe()
         os.set_blocking(self._messages[0], False)
         self._children = Children(Scoreboard(self._capacity()))
+        self._oom_kills = OomKills()
+        self._stacks = StackCollector()
+        self._watch = RequestWatch(self._children, lambda: self.cfg, self._stacks, self.log)
+        self._duties: tuple[duties.Duty, ...] = (self._stacks, self._watch)
         self._write_pidfile()
         self.cfg.on_starting(self)
         self.log.close_on_exec()
@@ -226,6 +234,8 @@ class Arbiter:
         poll = select.poll()
         poll.register(self._signals.fileno(), select.POLLIN)
         poll.register(self._messages[0], select.POLLIN)
+        duties.register(self._duties, poll)
+        wake_at = duties.earliest(self._duties, wake_at)
         # Rounded up: a wait that ends before its moment would decide the same again and again.
         poll.poll(None if wake_at is None else max(0, math.ceil((wake_at - time.monotonic()) * 1000)))
         now = time.monotonic()
@@ -235,7 +245,7 @@ class Arbiter:
     # -- dispatch ------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """Take in what happened since the last round: messages, signals, exits."""
+        """Take in what happened since the last round: messages, signals, exits, what duties have to say."""
         self._read_messages()
         # Exits come last: they are judged in the light of everything that was asked for meanwhile.
         for signum in sorted(self._signals.take(), key=lambda signum: signum is signal.SIGCHLD):
@@ -243,6 +253,8 @@ class Arbiter:
             level = self.log.debug if signum is signal.SIGCHLD else self.log.info
             level("Handling signal: %s", name)
             getattr(self, f"handle_{name}")()
+        for duty in self._duties:
+            duty.attend(time.monotonic())
 
     def _read_messages(self) -> None:
         for message in messages.receive(self._messages[0]):
@@ -326,9 +338,11 @@ class Arbiter:
     def _bury(self, handle: WorkerHandle, ended: exits.Exit) -> None:
         state, now = handle.state, time.monotonic()
         handle.advance(WorkerEvent.EXITED, now)
-        line = exits.describe(ended, handle.pid, state, stopping=self._stop is not None)
+        stopping = self._stop is not None
+        line = exits.describe(ended, handle.pid, state, stopping=stopping, oom=self._oom_kills.explain_one)
+        stacks = self._stacks.bury(handle)
         if line is not None:
-            self.log.log(line[0], line[1])
+            self.log.log(line[0], "\n".join([line[1], stacks] if ended.signum in exits.FAULTS else [line[1]]).rstrip())
         if self._stop is None and state in (WorkerState.BOOTING, WorkerState.READY, WorkerState.ABORTED):
             self._answer_death(handle, ended, now)
         self._run_hook("child_exit", handle.worker)
@@ -402,6 +416,7 @@ class Arbiter:
             self._send(handle, signal.SIGQUIT)
         elif isinstance(action, Abort):
             self.log.critical("WORKER TIMEOUT (pid:%s)", handle.pid)
+            self._watch.report_stuck(handle, action.silent_s, now)
             handle.worker.aborted = True
             handle.advance(WorkerEvent.HEARTBEAT_MISSED, now)
             self._send(handle, signal.SIGABRT)
@@ -429,6 +444,7 @@ class Arbiter:
                 self.log,
             )
             worker.slot, worker.lifeline, worker.ready_pipe = slot, self._lifeline[0], self._messages[1]
+            worker.stacks = StackFile()
             self.cfg.pre_fork(self, worker)
             slot.state = SlotState.BOOTING
             forked_at = time.monotonic()
@@ -442,7 +458,8 @@ class Arbiter:
             self.log.warning(
                 "All %s slots for workers are taken: no more are started until some have gone", len(self._children) + 1
             )
-        self._children.add(WorkerHandle(pid, worker, slot, generation.number, forked_at, since=forked_at))
+        handle = WorkerHandle(pid, worker, slot, generation.number, forked_at, since=forked_at, stacks=worker.stacks)
+        self._children.add(handle)
 
     def _fail_to_spawn(self, error: Exception) -> None:
         """A fork was refused (EAGAIN, ENOMEM) or pre_fork raised; before the server ever served, that ends it."""
@@ -458,6 +475,10 @@ class Arbiter:
         self._signals.close_in_child()
         os.close(self._lifeline[1])
         os.close(self._messages[0])
+        for duty in self._duties:
+            duty.leave_in_child()
+        for handle in self._children:
+            handle.stacks.close()
 
     # -- reload --------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from bicorn.arbiter.policy import WorkerView
 from bicorn.arbiter.states import WorkerEvent, WorkerState, advance
+from bicorn.ipc.stacks import StackFile
 
 if TYPE_CHECKING:
     from bicorn._core import Scoreboard, Slot
@@ -36,6 +37,7 @@ class WorkerHandle:
     since: float = 0.0
     ready_at: float | None = None
     failure: str = ""  # why it could not boot, in its own words
+    stacks: StackFile = dataclasses.field(default_factory=StackFile)
 
     def advance(self, event: WorkerEvent, now: float) -> None:
         """Move to the next state; `since` is when it entered that one."""

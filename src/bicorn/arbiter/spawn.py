@@ -7,9 +7,11 @@ Invariant  the child never returns into the arbiter's loop: it leaves by SystemE
 
 What a fork inherits
     and keeps      the listeners · the read end of the lifeline · the write end of the message pipe · its slot of the
-                   scoreboard · the log's files · settings, and the application itself with preload_app
+                   scoreboard · its file for stacks · the log's files · settings, and the application itself with
+                   preload_app
     and gives up   the arbiter's signal handlers, wake-up descriptor and signal pipe · the write end of the lifeline
-                   (kept, it would hide the arbiter's death) · the read end of the message pipe
+                   (kept, it would hide the arbiter's death) · the read end of the message pipe · what duties hold
+                   (the control socket and its clients) · the files for stacks of its siblings
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from setproctitle import setproctitle
 from bicorn.arbiter.signals import HANDLED
 from bicorn.errors import AppImportError, BicornError, ExitCode
 from bicorn.ipc.messages import Kind, Message, send
+from bicorn.ipc.stacks import STACK_SIGNALS
 from bicorn.workers.base import ExitWhileBooting
 
 if TYPE_CHECKING:
@@ -45,12 +48,14 @@ def fork_worker(server: Any, worker: Worker, leave_arbiter: Callable[[], None]) 
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # What stands in the buffers would be written by both.
     # A signal for the newborn that came before it has handlers of its own would be queued for a loop it never runs.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*HANDLED, *STACK_SIGNALS})
     try:
         pid = os.fork()
         if pid == 0:
             leave_arbiter()
             worker.init_early_signals()
+            if worker.stacks is not None:
+                worker.stacks.arm()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     if pid == 0:

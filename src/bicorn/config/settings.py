@@ -25,6 +25,7 @@ from bicorn.config.options.http2 import HTTP2Options
 from bicorn.config.options.limits import LimitOptions
 from bicorn.config.options.logs import LoggingOptions
 from bicorn.config.options.mechanics import LeniencyOptions, ProcessOptions, ProxyOptions
+from bicorn.config.options.observation import ObservationOptions
 from bicorn.config.options.process_naming import ProcessNamingOptions
 from bicorn.config.options.responses import ResponseOptions
 from bicorn.config.options.security import SecurityOptions
@@ -58,6 +59,7 @@ class Settings(
     WorkerProcessesOptions,
     SecurityOptions,
     LimitOptions,
+    ObservationOptions,
     DebuggingOptions,
     ProcessOptions,
     ProxyOptions,

@@ -14,10 +14,7 @@ import random
 import select
 import signal
 import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
@@ -27,6 +24,7 @@ from bicorn.app.interface import Interface, require_wsgi
 from bicorn.app.reloader import Reloader
 from bicorn.ipc.messages import Kind, Message, send
 from bicorn.ipc.scoreboard import SlotState
+from bicorn.ipc.stacks import StackFile
 from bicorn.workers.privileges import set_owner
 
 if TYPE_CHECKING:
@@ -93,6 +91,7 @@ class Worker:
     slot: Slot | None = None
     lifeline: int = -1  # readable as soon as the arbiter is dead, however it died
     ready_pipe: int = -1  # where messages to the arbiter go
+    stacks: StackFile | None = None  # where stacks go that the arbiter asks for
 
     def __init__(
         self,
@@ -283,11 +282,8 @@ class Worker:
         self.log.debug("worker: SIGWINCH ignored.")
 
     def handle_abort(self, sig: int, frame: FrameType | None) -> NoReturn:
-        """SIGABRT: the arbiter saw no sign of life for `timeout` seconds; say where we are, and die."""
+        """SIGABRT: no sign of life for `timeout` seconds. The arbiter logs where we are; run the hook, and die."""
         self.alive = False
-        # The signal may have interrupted a write to the very stream that the log writes to.
-        with contextlib.suppress(RuntimeError):
-            self.log.error("%s", "\n".join(self._whereabouts(frame)))
         self.cfg.worker_abort(self)
         self._exit(1)
 
@@ -301,25 +297,6 @@ class Worker:
     def _exit(self, code: int) -> NoReturn:
         # While the application is being imported, SystemExit would look like an application that calls sys.exit().
         raise SystemExit(code) if self.booted else ExitWhileBooting(code)
-
-    def current_request(self) -> str:
-        """Give the request line that is being served and its age, or nothing."""
-        if self.slot is None:
-            return ""
-        row = self.slot.snapshot()
-        request, started_ns = str(row.get("request", "")), int(row.get("request_started_ns", 0))
-        if not request or not started_ns:
-            return ""
-        return f"{request} (for {(time.monotonic_ns() - started_ns) / 1e9:.1f} s)"
-
-    def _whereabouts(self, interrupted: FrameType | None) -> Iterator[str]:
-        yield f"Worker (pid:{os.getpid()}) is stuck; serving: {self.current_request() or 'no request'}"
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
-        for ident, frame in sys._current_frames().items():
-            # This thread's own newest frame is this handler; what it interrupted is what counts.
-            where = interrupted if ident == threading.get_ident() and interrupted is not None else frame
-            yield f"Thread {names.get(ident, ident)}:"
-            yield "".join(traceback.format_stack(where)).rstrip("\n")
 
     # -- errors --------------------------------------------------------------------------------
 

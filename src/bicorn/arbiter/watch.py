@@ -1,0 +1,112 @@
+"""What the log says about requests that take too long.
+
+Owns       the report of a worker that missed its heartbeat, and the samples of slow requests (slow_request_log).
+Never      ends a request: policy decides when a worker is too late.
+Invariant  a request is sampled at most once, and the whole server at most once a second, however many are slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from bicorn.arbiter.states import WorkerState
+
+if TYPE_CHECKING:
+    from bicorn.arbiter.children import WorkerHandle
+    from bicorn.arbiter.stacks import StackCollector
+    from bicorn.config import Settings
+    from bicorn.interfaces import Log
+
+#: Looks within one slow_request_log: a slow request is sampled at most a quarter later than it could be.
+LOOKS: Final = 4
+LOOK_INTERVAL_MIN_S: Final = 0.05
+#: Seconds between two samples. Of many requests that are slow for the same reason, the first ones say it.
+SAMPLE_INTERVAL_S: Final = 1.0
+
+
+class RequestWatch:
+    """Looks at the current request of each worker, which stands on the scoreboard anyway: quick ones cost nothing."""
+
+    def __init__(
+        self,
+        workers: Iterable[WorkerHandle],
+        settings: Callable[[], Settings],
+        collector: StackCollector,
+        log: Log,
+    ) -> None:
+        self._workers = workers
+        self._settings = settings
+        self._collector = collector
+        self._log = log
+        self._looked_at = 0.0
+        self._sampled_at = 0.0
+        self._sampled: dict[int, int] = {}  # pid: request_started_ns of the last request that was sampled
+
+    # -- timeouts ------------------------------------------------------------------------------
+
+    def report_stuck(self, handle: WorkerHandle, silent_s: float, now: float) -> None:
+        """Log what a worker was doing that is about to be aborted, with its stacks as soon as they are there."""
+        line = (
+            f"Worker (pid:{handle.pid}, {handle.state.value}) gave no sign of life for {silent_s:.1f} s; "
+            f"serving: {current_request(handle, now) or 'no request'}"
+        )
+        self._collector.seize(handle, now, lambda text: self._log.error("%s\n%s", line, text))
+
+    # -- slow requests, as a duty of the loop ----------------------------------------------------
+
+    def fileno(self) -> int:
+        return -1
+
+    def wake_at(self) -> float | None:
+        slow_s = self._settings().slow_request_log
+        return self._looked_at + max(slow_s / LOOKS, LOOK_INTERVAL_MIN_S) if slow_s else None
+
+    def attend(self, now: float) -> None:
+        wake_at = self.wake_at()
+        if wake_at is None or now < wake_at:
+            return
+        self._looked_at = now
+        living = list(self._workers)
+        self._sampled = {handle.pid: self._sampled[handle.pid] for handle in living if handle.pid in self._sampled}
+        for handle in living:
+            if now - self._sampled_at >= SAMPLE_INTERVAL_S and self._is_due(handle, now):
+                self._sample(handle, now)
+
+    def leave_in_child(self) -> None:
+        self._sampled.clear()
+
+    def _is_due(self, handle: WorkerHandle, now: float) -> bool:
+        # A worker that is being ended for its timeout says all that there is to say.
+        if handle.state not in (WorkerState.READY, WorkerState.DRAINING):
+            return False
+        started_ns = started(handle)
+        if not started_ns or self._sampled.get(handle.pid) == started_ns:
+            return False
+        return now - started_ns / 1e9 >= self._settings().slow_request_log
+
+    def _sample(self, handle: WorkerHandle, now: float) -> None:
+        self._sampled_at = now
+        started_ns = self._sampled[handle.pid] = started(handle)
+        line = f"Slow request in worker (pid:{handle.pid}): {current_request(handle, now)}"
+
+        def tell(text: str) -> None:
+            if started(handle) != started_ns:
+                self._log.warning("%s; it ended before its stacks were taken", line)
+            else:
+                self._log.warning("%s\n%s", line, text)
+
+        self._collector.ask(handle, now, tell)
+
+
+def started(handle: WorkerHandle) -> int:
+    """Give when the current request entered the application, in ns of the monotonic clock; 0 without a request."""
+    return int(handle.slot.snapshot()["request_started_ns"])
+
+
+def current_request(handle: WorkerHandle, now: float) -> str:
+    """Give the current request's method and target and its age; empty without a request."""
+    row = handle.slot.snapshot()
+    if not row["request_started_ns"]:
+        return ""
+    return f"{row['request']} (for {now - row['request_started_ns'] / 1e9:.1f} s)"

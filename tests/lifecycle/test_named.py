@@ -1,0 +1,178 @@
+"""Why a worker went, and where a request is: guarantee 4, and the names of crashes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.gate import Gate
+from harness.server import Serve, Server, wait_until
+
+Start = Callable[..., Server]
+
+
+def ask(server: Server, path: str) -> None:
+    """Send a request and do not wait for its answer: there will be none."""
+    with server.connect() as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: test.example\r\n\r\n".encode())
+        sock.settimeout(20)
+        assert sock.recv(1000) == b""
+
+
+# -- timeouts --------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_hangs_in_c_code_is_named_with_its_stacks(start: Start) -> None:
+    server = start("doomed:app", "-t", "1")
+    (stuck,) = server.wait_for_workers(1)
+    ask(server, "/hang")
+    server.wait_for_log(rf"\[CRITICAL\] WORKER TIMEOUT \(pid:{stuck}\)")
+    report = server.wait_for_log(rf"\[ERROR\] Worker \(pid:{stuck}, ready\) gave no sign of life for 1\.\d s; (.*)\n")
+    # The hook cannot run: no Python can. What SIGABRT does not end, SIGKILL does.
+    server.wait_for_log(rf"Worker \(pid:{stuck}\) was sent SIGKILL! It had not stopped in time")
+    assert "in hang_in_c" in server.log
+    server.wait_for_workers(1, without=[stuck])
+    assert server.get("/").body == b"alive"
+    assert report[1].startswith("serving: ")
+
+
+def test_the_request_of_a_stuck_worker_is_named(serve: Serve) -> None:
+    server = serve("doomed:app", "-t", "1")
+    ask(server, "/hang")
+    server.wait_for_log(r"gave no sign of life for 1\.\d s; serving: GET /hang \(for 1\.\d s\)\n")
+
+
+def test_the_stacks_of_every_thread_are_there(start: Start, gate: Gate) -> None:
+    app = (
+        "import threading\n"
+        "from gated import app\n"
+        "def idle_in_a_thread(): threading.Event().wait()\n"
+        "threading.Thread(target=idle_in_a_thread, daemon=True).start()\n"
+    )
+    server = start("mine:app", "-t", "1", files={"mine.py": app}, env=gate.env)
+    server.wait_for_workers(1)
+    ask_and_leave(server, "/report")
+    gate.wait_started()
+    report = server.wait_for_log(r"gave no sign of life(?:.*\n)+?.*in app\n(?:  File.*\n)*")[0]
+    assert "in idle_in_a_thread" in report or "in idle_in_a_thread" in server.log
+    assert server.log.count("gave no sign of life") == 1
+
+
+def ask_and_leave(server: Server, path: str) -> None:
+    """Send a request whose answer nobody waits for."""
+    with server.connect() as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: test.example\r\n\r\n".encode())
+
+
+def test_a_stopped_worker_is_reported_without_stacks(start: Start) -> None:
+    server = start("hello:app", "-t", "1")
+    server.get("/")
+    (stuck,) = server.wait_for_workers(1)
+    os.kill(stuck, signal.SIGSTOP)
+    server.wait_for_log(rf"Worker \(pid:{stuck}, ready\) gave no sign of life for \d\.\d s; serving: no request\n\(")
+
+
+# -- slow requests ---------------------------------------------------------------------------------
+
+
+def test_a_slow_request_is_sampled_once_while_it_runs(serve: Serve, gate: Gate) -> None:
+    server = serve("gated:app", "--slow-request-log", "0.4", "--keep-alive", "5", env=gate.env)
+    (pid,) = server.wait_for_workers(1)
+    with server.connection() as (sock, reader):
+        for count in (1, 2):
+            sock.sendall(b"GET /report?year=2026 HTTP/1.1\r\nHost: test.example\r\n\r\n")
+            gate.wait_started()
+            server.wait_for_log(
+                rf"\[WARNING\] Slow request in worker \(pid:{pid}\): GET /report\?year=2026 \(for [01]\.\d s\)\n"
+                r"Thread MainThread \(most recent call last\):\n(?:.*\n)+?.*release\.read\(1\)",
+                count=count,
+            )
+            gate.release()
+            assert reader.read_answer().body == b"done"
+        sock.sendall(b"GET /free HTTP/1.1\r\nHost: test.example\r\n\r\n")
+        assert reader.read_answer().body == b"done"
+    assert server.log.count("Slow request") == 2
+    assert server.worker_pids() == [pid]
+
+
+def test_a_slow_request_in_c_code_is_sampled_as_well(serve: Serve) -> None:
+    server = serve("doomed:app", "--slow-request-log", "0.2")
+    ask_and_leave(server, "/hang")
+    server.wait_for_log(r"Slow request in worker \(pid:\d+\): GET /hang .*\n(?:.*\n)*?.*in hang_in_c")
+    server.kill()  # By itself it would go after graceful_timeout.
+
+
+# -- crashes ---------------------------------------------------------------------------------------
+
+
+def test_a_segmentation_fault_is_named_with_the_stack(start: Start) -> None:
+    server = start("doomed:app")
+    (victim,) = server.wait_for_workers(1)
+    ask(server, "/crash")
+    server.wait_for_log(
+        rf"\[ERROR\] Worker \(pid:{victim}\) was sent SIGSEGV! It used memory that it does not have "
+        r"\(segmentation fault\): the fault of an extension module or of a library\.\n"
+        r"Fatal Python error: Segmentation fault\n(?:.*\n)*?.*in crash_in_c"
+    )
+    server.wait_for_workers(1, without=[victim])
+    assert server.get("/").body == b"alive"
+
+
+LIMIT_BYTES = 160 * 2**20
+
+
+@pytest.fixture
+def small_cgroup() -> Iterator[Path]:
+    """A memory cgroup of our own with a limit that a server with one worker fits into."""
+    path = cgroup_to_be(Path("/proc/self/cgroup").read_text())
+    if path is None:
+        pytest.skip("no cgroup of the memory controller is mounted where we could make one")
+    try:
+        path.mkdir()
+    except OSError as error:
+        pytest.skip(f"cannot make a cgroup: {error}")
+    try:
+        limits = [path / name for name in ("memory.max", "memory.limit_in_bytes") if (path / name).exists()]
+        if not limits:
+            pytest.skip("the memory controller is not delegated to us")
+        limits[0].write_text(str(LIMIT_BYTES))
+        yield path
+    finally:
+        wait_until(lambda: not (path / "cgroup.procs").read_text(), "the cgroup is empty")
+        path.rmdir()
+
+
+def cgroup_to_be(memberships: str) -> Path | None:
+    """Where a child of our own memory cgroup would be."""
+    name = f"bicorn-test-{os.getpid()}"
+    v1 = re.search(r"^\d+:(?:\S*,)?memory(?:,\S*)?:(/.*)$", memberships, re.MULTILINE)
+    if v1 is not None:
+        return Path("/sys/fs/cgroup/memory") / v1[1].lstrip("/") / name
+    v2 = re.search(r"^0::(/.*)$", memberships, re.MULTILINE)
+    return Path("/sys/fs/cgroup") / v2[1].lstrip("/") / name if v2 is not None else None
+
+
+def test_a_kill_for_memory_is_named(serve: Serve, small_cgroup: Path) -> None:
+    enter = (
+        "import os, sys\n"
+        f"open({str(small_cgroup / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'bicorn', *sys.argv[1:]])\n"
+    )
+    server = serve("doomed:app", files={"enter.py": enter}, launcher=("enter.py",))
+    (victim,) = server.wait_for_workers(1)
+    ask(server, "/eat")
+    server.wait_for_log(
+        rf"\[ERROR\] Worker \(pid:{victim}\) was sent SIGKILL! Out of memory: the kernel killed it "
+        r"\(the limit of its cgroup is 160 MiB\)\."
+    )
+    (second,) = server.wait_for_workers(1, without=[victim])
+    os.kill(second, signal.SIGKILL)
+    server.wait_for_log(rf"Worker \(pid:{second}\) was sent SIGKILL! Not by the arbiter, and not for memory")
+    server.wait_for_workers(1, without=[second])
+    assert server.get("/").body == b"alive"
+    server.stop()
