@@ -47,7 +47,7 @@ format: $(DEV) ## put Python and Rust sources in shape
 	$(BIN)/ruff check --quiet --fix
 	cargo fmt
 
-bench: $(BUILT) ## measure Bicorn beside its peers; takes half an hour and two idle cores
+bench: $(BUILT) $(DEV) ## measure Bicorn beside its peers; takes half an hour and two idle cores
 	$(BIN)/python -m bench
 
 fuzz: ## fuzz the parser; TARGET=split SECONDS=600 chooses

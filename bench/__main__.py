@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import fnmatch
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from bench import (
     distribution,
+    estimate,
     machine,
     peers,
     picture,
@@ -25,8 +28,12 @@ from bench.running import ServerFailed
 from bench.servers import ROOT, SERVERS
 from bench.works import WORKS, Work
 
-WHOLE = (5, 3)  # rounds, seconds
-QUICK = (2, 1)
+WHOLE: Final = (3, 2)  # rounds, seconds
+QUICK: Final = (1, 1)
+
+# Counts connections instead of costs, but is chosen like a work.
+DISTRIBUTION: Final = "distribution"
+EVERYTHING: Final = (*WORKS, DISTRIBUTION)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -47,8 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--quick", action="store_true", help=f"{QUICK[0]} rounds of {QUICK[1]} s")
     run.add_argument("--rounds", type=int, help=f"rounds of each entrant (default {WHOLE[0]})")
     run.add_argument("--seconds", type=int, help=f"seconds of load a round (default {WHOLE[1]})")
-    run.add_argument("--works", type=_names(WORKS), default=list(WORKS), help=", ".join(WORKS))
-    _add_servers(run)
+    run.add_argument("--works", type=_names(EVERYTHING), default=list(EVERYTHING), help=", ".join(EVERYTHING))
+    run.add_argument("--servers", type=_names(SERVERS), default=list(SERVERS), help=", ".join(SERVERS))
 
     for name, purpose in (
         ("show", "print a run"),
@@ -57,37 +64,28 @@ def _parser() -> argparse.ArgumentParser:
         again = chores.add_parser(name, help=f"{purpose} again, by default the newest whole one")
         again.add_argument("file", nargs="?", help="a file of bench/results/")
 
-    _add_servers(chores.add_parser("distribution", help="count the connections of each of four workers"))
-    for name, purpose in (
-        ("profile", "sample with perf"),
-        ("instructions", "count with callgrind"),
+    countable = [work.key for work in WORKS.values() if profiling.is_countable(work)]
+    for name, purpose, works in (
+        ("profile", "sample with perf", list(WORKS)),
+        ("instructions", "count with callgrind", countable),
     ):
         look = chores.add_parser(name, help=f"{purpose} where a request's time goes")
         look.add_argument("--server", choices=list(SERVERS), default="bicorn")
-        look.add_argument("--work", choices=list(WORKS), default="hello")
+        look.add_argument("--work", choices=works, default="hello")
         look.add_argument("--seconds", type=int, default=5)
     chores.add_parser("setup", help="make .venv-bench with the peers")
     return parser
 
 
-def _add_servers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--servers",
-        type=_names(SERVERS),
-        default=list(SERVERS),
-        help=", ".join(SERVERS),
-    )
-
-
 def _names(known: Collection[str]) -> Callable[[str], list[str]]:
-    """A comma-separated choice of known names, in their own order."""
+    """A comma-separated choice of known names or patterns of them, in their own order."""
 
     def parse(text: str) -> list[str]:
         asked = text.split(",")
-        unknown = [name for name in asked if name not in known]
+        unknown = [pattern for pattern in asked if not fnmatch.filter(known, pattern)]
         if unknown:
             raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
-        return [name for name in known if name in asked]
+        return [name for name in known if any(fnmatch.fnmatch(name, pattern) for pattern in asked)]
 
     return parse
 
@@ -97,10 +95,12 @@ def _run(options: argparse.Namespace) -> None:
     rounds_asked, seconds = QUICK if options.quick else WHOLE
     plan = Plan(options.rounds or rounds_asked, options.seconds or seconds, machine.cores())
     run = Run(_now(), _mode(options), plan.rounds, plan.seconds, machine.describe(), troubles)
+    works = [WORKS[key] for key in options.works if key != DISTRIBUTION]
+    print(f"bench: this takes about {estimate.minutes(works, options.servers, plan)} min", flush=True)
     try:
-        for key in options.works:
-            _measure(run, WORKS[key], options.servers, plan)
-        if "hello" in options.works:
+        for work in works:
+            _measure(run, work, options.servers, plan)
+        if DISTRIBUTION in options.works:
             _distribute(run, options.servers)
     except KeyboardInterrupt:
         # What was measured so far is worth showing, but it is not a whole run.
@@ -124,7 +124,7 @@ def _distribute(run: Run, servers: Sequence[str]) -> None:
             try:
                 run.distributions.append(distribution.count(name))
             except (ServerFailed, ExchangeFailed) as error:
-                run.failures.append(Failure("distribution", name, str(error)))
+                run.failures.append(Failure(DISTRIBUTION, name, str(error)))
 
 
 def _publish(run: Run, path: Path) -> None:
@@ -145,12 +145,6 @@ def _report(options: argparse.Namespace) -> None:
 
 def _chosen(options: argparse.Namespace) -> Path:
     return Path(options.file).resolve() if options.file else results.newest()
-
-
-def _distribution(options: argparse.Namespace) -> None:
-    run = Run(_now(), "partial", 0, 0, machine.describe())
-    _distribute(run, options.servers)
-    print(report.terminal(run))
 
 
 def _profile(options: argparse.Namespace) -> None:
@@ -174,7 +168,7 @@ def _setup(_: argparse.Namespace) -> None:
 
 
 def _mode(options: argparse.Namespace) -> str:
-    if options.works != list(WORKS) or options.servers != list(SERVERS):
+    if options.works != list(EVERYTHING) or options.servers != list(SERVERS):
         return "partial"
     shorter = options.quick or (options.rounds or WHOLE[0]) < WHOLE[0] or (options.seconds or WHOLE[1]) < WHOLE[1]
     return "quick" if shorter else "whole"
@@ -188,7 +182,6 @@ _CHORES: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "run": _run,
     "show": _show,
     "report": _report,
-    "distribution": _distribution,
     "profile": _profile,
     "instructions": _instructions,
     "setup": _setup,

@@ -36,20 +36,31 @@ class ExchangeFailed(Exception):
 
 
 @dataclass
-class _Exchange:
-    sock: socket.socket
+class Answer:
+    """What has come of an answer so far."""
+
     received: bytearray = field(default_factory=bytearray)
-    sent: bool = False
 
     def body_if_whole(self) -> bytes | None:
         head, separator, body = bytes(self.received).partition(b"\r\n\r\n")
         if not separator:
             return None
-        for line in head.split(b"\r\n")[1:]:
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                return body if len(body) >= int(value) else None
-        raise ExchangeFailed(f"an answer without Content-Length: {head[:200]!r}")
+        length = _field(head, b"content-length")
+        if length is None:
+            raise ExchangeFailed(f"gave an answer without Content-Length: {head[:200]!r}")
+        return body if len(body) >= int(length) else None
+
+    def closes(self) -> bool:
+        """Whether its head says that the connection ends with it."""
+        head, _, _ = bytes(self.received).partition(b"\r\n\r\n")
+        return (_field(head, b"connection") or b"").lower() == b"close"
+
+
+@dataclass
+class _Exchange:
+    sock: socket.socket
+    answer: Answer = field(default_factory=Answer)
+    sent: bool = False
 
 
 class ConnectionSet:
@@ -117,9 +128,10 @@ class ConnectionSet:
             return
         received = exchange.sock.recv(65536)
         if not received:
-            raise ExchangeFailed(f"closed a connection before an answer was whole: {bytes(exchange.received)!r}")
-        exchange.received += received
-        body = exchange.body_if_whole()
+            so_far = bytes(exchange.answer.received)
+            raise ExchangeFailed(f"closed a connection before an answer was whole: {so_far!r}")
+        exchange.answer.received += received
+        body = exchange.answer.body_if_whole()
         if body is not None:
             self._finish(exchange, body)
 
@@ -147,13 +159,22 @@ class KeepAliveClient:
 
     def exchange(self, request: bytes = KEEP_ALIVE_REQUEST) -> bytes:
         self._sock.sendall(request)
-        exchange = _Exchange(self._sock)
-        while (body := exchange.body_if_whole()) is None:
+        answer = Answer()
+        while (body := answer.body_if_whole()) is None:
             received = self._sock.recv(65536)
             if not received:
                 raise ExchangeFailed("closed a connection that was to be kept alive")
-            exchange.received += received
+            answer.received += received
         return body
+
+
+def _field(head: bytes, wanted: bytes) -> bytes | None:
+    """The value of a field of an answer's head, by its name in lower case."""
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.lower() == wanted:
+            return value.strip()
+    return None
 
 
 def main(port: int, count: int) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 from bench.connections import CLOSE_REQUEST, ConnectionSet, allow_descriptors
 from bench.results import Distribution
 from bench.running import Request, RunningServer
-from bench.servers import SERVERS
+from bench.servers import SERVERS, Order
 
 WORKERS: Final = 4
 CONNECTIONS: Final = 10_000
@@ -27,14 +27,8 @@ _WARM_UP_CONNECTIONS: Final = 1_000
 def count(server_name: str) -> Distribution:
     """Each connection asks which process answered it."""
     allow_descriptors(IN_FLIGHT)
-    server = RunningServer(
-        SERVERS[server_name],
-        "bench.apps.worker_pid:app",
-        Request(answer=None),
-        cpu=None,
-        workers=WORKERS,
-    )
-    with server:
+    order = Order("bench.apps.worker_pid:app", workers=WORKERS)
+    with RunningServer(SERVERS[server_name], order, Request(answer=None), cpu=None) as server:
         _connect(server.order.port, _WARM_UP_CONNECTIONS)
         by_worker = Counter(_connect(server.order.port, CONNECTIONS))
     # A worker that got none has a share too.

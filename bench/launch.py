@@ -9,6 +9,7 @@ import importlib
 import sys
 
 HOST = "127.0.0.1"
+BODY_BYTES_MAX = 64 * 1024 * 1024
 
 
 def main(server_name: str, app_uri: str, port: int) -> None:
@@ -18,6 +19,9 @@ def main(server_name: str, app_uri: str, port: int) -> None:
     if server_name == "waitress":
         server.serve(app, host=HOST, port=port)
     else:
+        if server_name == "fastpysgi":
+            # It refuses bodies over 10,000,000 bytes otherwise.
+            server.server.max_content_length = BODY_BYTES_MAX
         # bjoern, fastwsgi and fastpysgi share this signature and keep connections alive by default.
         server.run(app, HOST, port)
 

@@ -1,6 +1,6 @@
-"""One run of wrk and what it says.
+"""One run of a load and what it says: wrk for requests, clients of our own for messages and for pace.
 
-Owns       wrk's command line and the reading of its numbers.
+Owns       the command line of each load and the reading of its numbers.
 Never      judges them.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from bench.running import pinned
 from bench.servers import ROOT
@@ -19,8 +20,73 @@ CONNECTIONS: Final = 64
 _SCRIPT: Final = ROOT / "bench" / "wrk.lua"
 
 
+@dataclass(frozen=True)
+class HttpLoad:
+    """wrk repeats one request on each keep-alive connection as fast as the answers come."""
+
+    body_bytes: int = 0
+    connections: int = CONNECTIONS
+    unit = "request"
+
+    def command(self, port: int, seconds: int) -> list[str]:
+        command = ["wrk", "--threads", "1", "--connections", str(self.connections), "--latency"]
+        command += ["--duration", f"{seconds}s", "--timeout", "10s", "--script", str(_SCRIPT)]
+        return [*command, f"http://127.0.0.1:{port}/"]
+
+    def environment(self) -> dict[str, str]:
+        return {"BENCH_BODY_BYTES": str(self.body_bytes)}
+
+
+@dataclass(frozen=True)
+class EchoLoad:
+    """WebSocket clients: each sends a text message and waits for its echo before it sends the next."""
+
+    message_bytes: int
+    connections: int = CONNECTIONS
+    unit = "message"
+
+    def command(self, port: int, seconds: int) -> list[str]:
+        numbers = (port, self.connections, self.message_bytes, seconds)
+        return [sys.executable, "-m", "bench.echo_clients", *map(str, numbers)]
+
+    def environment(self) -> dict[str, str]:
+        return {}
+
+
+@dataclass(frozen=True)
+class PacedLoad:
+    """Clients that ask at a steady pace, whose latencies are measured, while others never pause.
+
+    It leaves the server time to breathe, so its latencies say how long a request takes and not how
+    saturation is shared out.
+    """
+
+    clients: int
+    interval_ms: int
+    # These ask for /slow, the next time as soon as they have the answer. Their own latency is not measured.
+    slow_clients: int = 0
+    unit = "request"
+
+    @property
+    def connections(self) -> int:
+        return self.clients + self.slow_clients
+
+    def command(self, port: int, seconds: int) -> list[str]:
+        numbers = (port, self.clients, self.interval_ms, self.slow_clients, seconds)
+        return [sys.executable, "-m", "bench.paced_clients", *map(str, numbers)]
+
+    def environment(self) -> dict[str, str]:
+        return {}
+
+
+Load: TypeAlias = HttpLoad | EchoLoad | PacedLoad
+
+# GET / without a body.
+PLAIN: Final = HttpLoad()
+
+
 class LoadFailed(Exception):
-    """wrk could not run or got no answers."""
+    """The load could not run or got no answers."""
 
 
 @dataclass(frozen=True)
@@ -33,36 +99,22 @@ class LoadResult:
     max_ms: float
 
 
-def run(port: int, *, seconds: int, cpu: int, body_bytes: int = 0) -> LoadResult:
-    """Loads http://127.0.0.1:port/ from 64 keep-alive connections on one thread of one core.
-
-    wrk knows whole seconds only.
-    """
-    command = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS), "--latency"]
-    command += [
-        "--duration",
-        f"{seconds}s",
-        "--timeout",
-        "10s",
-        "--script",
-        str(_SCRIPT),
-    ]
+def run(load: Load, port: int, *, seconds: int, cpu: int | None) -> LoadResult:
+    """Loads 127.0.0.1:port for whole seconds (wrk knows no others), from one core or from any."""
     done = subprocess.run(
-        pinned(cpu, [*command, f"http://127.0.0.1:{port}/"]),
+        pinned(cpu, load.command(port, seconds)),
         capture_output=True,
         text=True,
-        env={**os.environ, "BENCH_BODY_BYTES": str(body_bytes)},
+        cwd=ROOT,
+        env={**os.environ, **load.environment()},
         check=False,
     )
-    line = next(
-        (line for line in done.stdout.splitlines() if line.startswith('{"requests"')),
-        None,
-    )
+    line = next((line for line in done.stdout.splitlines() if line.startswith('{"requests"')), None)
     if line is None:
-        raise LoadFailed(f"wrk printed no result: {(done.stderr or done.stdout).strip()[-200:]}")
+        raise LoadFailed(f"the load printed no result: {(done.stderr or done.stdout).strip()[-200:]}")
     found = json.loads(line)
     if found["requests"] == 0:
-        raise LoadFailed("wrk got no answer at all")
+        raise LoadFailed("the load got no answer at all")
     return LoadResult(
         requests=found["requests"],
         seconds=found["duration_us"] / 1e6,

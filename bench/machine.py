@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench.servers import BICORN_PYTHON, PEERS_PYTHON, ROOT
 
@@ -36,8 +36,12 @@ print(json.dumps({
 """
 
 # What a reader of the report may want to know; the rest of each environment is noise there.
-_SERVERS_REPORTED: Final = {"bicorn", "bjoern", "fastwsgi", "fastpysgi", "granian", "uwsgi", "waitress", "gunicorn"}
-_REPORTED: Final = frozenset(_SERVERS_REPORTED | {"flask", "werkzeug", "django"})
+_SERVERS: Final = ("bicorn", "bjoern", "fastwsgi", "fastpysgi", "granian", "uwsgi", "waitress", "gunicorn")
+_ASGI_SERVERS: Final = ("uvicorn", "httptools", "websockets", "wsproto", "hypercorn")
+
+# Both sides run these at the same versions.
+FRAMEWORKS: Final = ("flask", "django", "fastapi", "starlette", "pydantic", "gevent", "tornado", "uvloop")
+_REPORTED: Final = frozenset({*_SERVERS, *_ASGI_SERVERS, *FRAMEWORKS, "eventlet"})
 
 # Some algorithms pace with timers, which every answer pays for, also on the loopback.
 _CONGESTION_CONTROL: Final = Path("/proc/sys/net/ipv4/tcp_congestion_control")
@@ -103,8 +107,7 @@ def environment(python: Path) -> Environment | None:
     """What this interpreter has installed, or None if there is no such environment yet."""
     if not python.exists():
         return None
-    answer = subprocess.run([python, "-c", _DESCRIBE], capture_output=True, text=True, check=True, cwd="/")
-    found = json.loads(answer.stdout)
+    found = _describe(python)
     build = found["bicorn_build"]
     return Environment(
         python=found["python"],
@@ -113,6 +116,18 @@ def environment(python: Path) -> Environment | None:
         versions={name: v for name, v in found["versions"].items() if name in _REPORTED},
         bicorn_build=None if build is None else json.dumps(build),
     )
+
+
+def installed(python: Path) -> dict[str, str]:
+    """The version of everything that an environment holds, by the distribution's name in lower case."""
+    return dict(_describe(python)["versions"]) if python.exists() else {}
+
+
+def _describe(python: Path) -> dict[str, Any]:
+    """What _DESCRIBE prints; its values are text but for `versions` and `optimised`."""
+    answer = subprocess.run([python, "-c", _DESCRIBE], capture_output=True, text=True, check=True, cwd="/")
+    found: dict[str, Any] = json.loads(answer.stdout)
+    return found
 
 
 def _processor() -> str:

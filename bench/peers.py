@@ -1,7 +1,7 @@
 """Makes .venv-bench, the environment that the peers run from, beside the .venv of Bicorn.
 
 Owns       .venv-bench and the system packages that building a peer needs.
-Never      touches .venv: it only reads from it which Flask and Django Bicorn will be measured with.
+Never      touches .venv: it only reads from it which frameworks and loops Bicorn will be measured with.
 Invariant  one peer that cannot be installed costs its own rows and nothing else.
 """
 
@@ -32,20 +32,17 @@ def ensure() -> list[str]:
     troubles = _ensure_packages()
     if not PEERS_PYTHON.exists():
         subprocess.run([_base_python(), "-m", "venv", str(PEERS_PYTHON.parent.parent)], check=True)
-    found = machine.environment(PEERS_PYTHON)
-    versions = found.versions if found else {}
+    versions = machine.installed(PEERS_PYTHON)
     for requirement in _requirements():
         name, _, version = requirement.partition("==")
-        if version and versions.get(name.lower()) == version:
-            continue
-        troubles += _install(requirement)
+        if versions.get(name.lower()) != version:
+            troubles += _install(requirement)
     return troubles
 
 
 def _requirements() -> list[str]:
     """The pins of requirements.txt, with the frameworks at the versions that Bicorn's side has."""
-    bicorn = machine.environment(BICORN_PYTHON)
-    return _with_versions_of(bicorn.versions if bicorn else {}, REQUIREMENTS.read_text().splitlines())
+    return _with_versions_of(machine.installed(BICORN_PYTHON), REQUIREMENTS.read_text().splitlines())
 
 
 def _with_versions_of(versions: Mapping[str, str], lines: Sequence[str]) -> list[str]:
@@ -54,7 +51,7 @@ def _with_versions_of(versions: Mapping[str, str], lines: Sequence[str]) -> list
         name = line.partition("==")[0].strip()
         if not name or name.startswith("#"):
             continue
-        framework = name in ("flask", "django") and name in versions
+        framework = name in machine.FRAMEWORKS and name in versions
         requirements.append(f"{name}=={versions[name]}" if framework else line.strip())
     return requirements
 

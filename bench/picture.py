@@ -4,7 +4,7 @@ Owns       docs/performance-*.svg.
 Never      computes a number (summary.py does).
 
 SVG written by hand is small, the same for the same run, and readable in a diff; a plotting library
-would add an environment of its own for six rectangles.
+would add an environment of its own for a few rectangles.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from bench import summary
 from bench.results import Run
 from bench.servers import ROOT
 from bench.summary import Row
-from bench.works import WORKS
+from bench.works import WORKS, Work
 
 FOLDER: Final = ROOT / "docs"
-PICTURED: Final = ("hello", "send-64k", "flask", "django")
+PICTURED: Final = ("hello", "send-64k", "flask", "django", "asgi-hello", "fastapi", "websocket-64")
 
 # Pixels. The label column fits the longest entrant name at 13 px.
 _WIDTH, _LABEL, _VALUE = 760, 140, 170
@@ -52,7 +52,7 @@ def draw(run: Run) -> list[Path]:
         rows = summary.rows(run, work)
         if rows:
             path = FOLDER / name(work)
-            path.write_text(_picture(run, WORKS[work].title, rows))
+            path.write_text(_picture(run, WORKS[work], rows))
             drawn.append(path)
     return drawn
 
@@ -61,10 +61,10 @@ def name(work: str) -> str:
     return f"performance-{work}.svg"
 
 
-def _picture(run: Run, title: str, rows: list[Row]) -> str:
+def _picture(run: Run, work: Work, rows: list[Row]) -> str:
     height = _TOP + len(rows) * (_BAR + _GAP) + _BOTTOM
     scale = _Scale((_WIDTH - _LABEL - _VALUE) / max(row.cpu_us.high for row in rows))
-    subtitle = "CPU microseconds a request, whole process tree, one core; less is better"
+    subtitle = f"CPU microseconds a {work.load.unit}, whole process tree, one core; less is better"
     foot = (
         f"{run.date[:10]}, {run.machine.processor}, Linux {run.machine.kernel}; "
         f"lines: lowest and highest of {run.rounds_asked} rounds"
@@ -73,7 +73,7 @@ def _picture(run: Run, title: str, rows: list[Row]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',
         f"<style>{_STYLE}</style>",
         f'<rect width="{_WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
-        f'<text class="title" x="12" y="26">{escape(title)}</text>',
+        f'<text class="title" x="12" y="26">{escape(work.title)}</text>',
         f'<text class="note" x="12" y="45">{subtitle}</text>',
         *(_bar(row, _TOP + index * (_BAR + _GAP), scale) for index, row in enumerate(rows)),
         f'<text class="note" x="12" y="{height - 11}">{escape(foot)}</text>',
@@ -84,7 +84,7 @@ def _picture(run: Run, title: str, rows: list[Row]) -> str:
 
 def _bar(row: Row, top: int, scale: _Scale) -> str:
     middle, baseline = top + _BAR / 2, top + _BAR - 6
-    kind = "own" if row.entrant == "bicorn" else "peer"
+    kind = "own" if row.entrant.startswith("bicorn") else "peer"
     width = round(scale.x(row.cpu_us.median) - _LABEL, 1)
     low, high = scale.x(row.cpu_us.low), scale.x(row.cpu_us.high)
     value = f"{row.cpu_us.median:,.1f} µs, {row.rate.median:,.0f}/s"

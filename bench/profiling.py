@@ -22,7 +22,7 @@ from typing import Final
 
 from bench import connections, load, process_tree
 from bench.machine import Cores
-from bench.running import Request, RunningServer
+from bench.running import RunningServer
 from bench.servers import Order, Server
 from bench.works import Work
 
@@ -36,55 +36,28 @@ _WARM_UP_REQUESTS: Final = 500
 
 def sample(server: Server, work: Work, seconds: int, cores: Cores) -> str:
     """The symbols that the busiest process of the server spends its time in under load."""
-    request = Request(work.answer, work.request_body_bytes)
+    order = Order(work.app, workers=work.workers)
     with (
-        RunningServer(server, work.app, request, cpu=cores.server) as running,
+        RunningServer(server, order, work.request(), cpu=cores.server) as running,
         _folder() as folder,
     ):
-        load.run(
-            running.order.port,
-            seconds=1,
-            cpu=cores.load,
-            body_bytes=work.request_body_bytes,
-        )
-        pid = _busiest(running.pid)
-        record = [
-            "perf",
-            "record",
-            "--quiet",
-            "--event",
-            "cpu-clock",
-            "--freq",
-            str(SAMPLES_PER_SECOND),
-        ]
-        record += [
-            "--pid",
-            str(pid),
-            "--output",
-            str(folder / "perf.data"),
-            "--",
-            "sleep",
-            str(seconds),
-        ]
+        load.run(work.load, running.order.port, seconds=1, cpu=cores.load)
+        data = folder / "perf.data"
+        record = ["perf", "record", "--quiet", "--event", "cpu-clock", "--freq", str(SAMPLES_PER_SECOND)]
+        record += ["--pid", str(_busiest(running.pid)), "--output", str(data), "--", "sleep", str(seconds)]
         recorder = subprocess.Popen(record, stdin=subprocess.DEVNULL)
         try:
-            load.run(
-                running.order.port,
-                seconds=seconds,
-                cpu=cores.load,
-                body_bytes=work.request_body_bytes,
-            )
+            load.run(work.load, running.order.port, seconds=seconds, cpu=cores.load)
         finally:
             recorder.wait()
-        return _top_symbols(folder / "perf.data")
+        return _top_symbols(data)
 
 
 def count_instructions(server: Server, work: Work, cores: Cores) -> str:
     """User-space instructions a request, and the functions that they are in."""
     with _folder() as folder:
         traced = _under_callgrind(server, folder)
-        request = Request(work.answer, work.request_body_bytes)
-        with RunningServer(traced, work.app, request, cpu=cores.server) as running:
+        with RunningServer(traced, Order(work.app), work.request(), cpu=cores.server) as running:
             _exchange(running.order.port, _WARM_UP_REQUESTS)
             pid = _busiest(running.pid)
             _callgrind_control(pid, "--instr=on")
@@ -93,6 +66,11 @@ def count_instructions(server: Server, work: Work, cores: Cores) -> str:
             _callgrind_control(pid, "--dump")
             # The first dump; the file without a number is what valgrind writes when the process ends.
             return _annotated(folder / f"callgrind.out.{pid}.1")
+
+
+def is_countable(work: Work) -> bool:
+    """Whether its exchange is a plain request without a body, one after another."""
+    return work.load == load.PLAIN and work.has_length
 
 
 def _top_symbols(data: Path) -> str:

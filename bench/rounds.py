@@ -16,8 +16,8 @@ from bench import load, process_tree
 from bench.connections import ExchangeFailed, allow_descriptors
 from bench.machine import Cores
 from bench.results import Failure, Round
-from bench.running import Request, RunningServer, ServerFailed, on_core
-from bench.servers import SERVERS
+from bench.running import RunningServer, ServerFailed, on_core
+from bench.servers import SERVERS, Order
 from bench.works import Entrant, Work
 
 # Enough for lazy imports, template caches and the interpreter's specialisation to settle.
@@ -49,7 +49,7 @@ def measure(work: Work, entrants: Iterable[Entrant], plan: Plan, say: Callable[[
                 running.remove(entrant)
                 outcome.rounds = [one for one in outcome.rounds if one.entrant != entrant.key]
                 outcome.failures.append(Failure(work.key, entrant.key, str(error)))
-                say(f"{work.key:12} {entrant.key:18} failed: {error}")
+                say(f"{work.key:15} {entrant.key:18} failed: {error}")
             else:
                 outcome.rounds.append(result)
                 say(_line(result, plan.rounds))
@@ -58,15 +58,16 @@ def measure(work: Work, entrants: Iterable[Entrant], plan: Plan, say: Callable[[
 
 def _measure_once(work: Work, entrant: Entrant, number: int, plan: Plan) -> Round:
     allow_descriptors(entrant.idle_connections)
-    server = RunningServer(
-        SERVERS[entrant.server],
+    order = Order(
         work.app,
-        Request(work.answer, work.request_body_bytes),
-        cpu=plan.cores.server,
-        access_log=entrant.access_log,
-        connections_max=entrant.idle_connections + 2 * load.CONNECTIONS,
+        connections_max=entrant.idle_connections + 2 * work.load.connections,
+        workers=work.workers,
+        options=entrant.options,
     )
-    with server:
+    cpu = plan.cores.server if work.pinned else None
+    with RunningServer(
+        SERVERS[entrant.server], order, work.request(), cpu=cpu, access_log=entrant.access_log
+    ) as server:
         _load(server, work, WARM_UP_S, plan)
         if entrant.idle_connections:
             return _measure_with_idle(server, work, entrant, number, plan)
@@ -75,7 +76,7 @@ def _measure_once(work: Work, entrant: Entrant, number: int, plan: Plan) -> Roun
 
 def _measure_load(server: RunningServer, work: Work, entrant: Entrant, number: int, plan: Plan) -> Round:
     before_ns = process_tree.cpu_ns(server.pid)
-    result = _load(server, work, plan.seconds, plan)
+    result = _load(server, work, max(plan.seconds, work.seconds_min), plan)
     cpu_ns = process_tree.cpu_ns(server.pid) - before_ns
     memory = process_tree.memory(server.pid)
     server.check_log(result.requests)
@@ -99,13 +100,7 @@ def _measure_load(server: RunningServer, work: Work, entrant: Entrant, number: i
 def _measure_with_idle(server: RunningServer, work: Work, entrant: Entrant, number: int, plan: Plan) -> Round:
     count = entrant.idle_connections
     before = process_tree.memory(server.pid)
-    command = [
-        sys.executable,
-        "-m",
-        "bench.connections",
-        str(server.order.port),
-        str(count),
-    ]
+    command = [sys.executable, "-m", "bench.connections", str(server.order.port), str(count)]
     with on_core(plan.cores.load, command) as holder:
         assert holder.stdin is not None
         assert holder.stdout is not None
@@ -122,18 +117,13 @@ def _measure_with_idle(server: RunningServer, work: Work, entrant: Entrant, numb
 
 
 def _load(server: RunningServer, work: Work, seconds: int, plan: Plan) -> load.LoadResult:
-    return load.run(
-        server.order.port,
-        seconds=seconds,
-        cpu=plan.cores.load,
-        body_bytes=work.request_body_bytes,
-    )
+    return load.run(work.load, server.order.port, seconds=seconds, cpu=plan.cores.load if work.pinned else None)
 
 
 def _line(one: Round, rounds: int) -> str:
     errors = f"  {one.errors} errors" if one.errors else ""
     return (
-        f"{one.work:12} {one.entrant:18} {one.number}/{rounds}  "
+        f"{one.work:15} {one.entrant:18} {one.number}/{rounds}  "
         f"{one.cpu_us:7.1f} µs  {one.rate:8,.0f}/s  p99 {one.p99_ms:8.2f} ms  "
         f"{one.pss_bytes / 2**20:6.1f} MiB{errors}"
     )

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
@@ -46,21 +46,15 @@ class Request:
     # The body that is the right answer; None accepts any, for applications whose answers differ.
     answer: bytes | None
     body_bytes: int = 0
+    # A streamed answer has no Content-Length.
+    has_length: bool = True
 
 
 class RunningServer:
-    """`with RunningServer(server, app, cpu, request) as running: …` serves until the block ends."""
+    """`with RunningServer(server, order, request, cpu=0) as running: …` serves until the block ends."""
 
     def __init__(
-        self,
-        server: Server,
-        app: str,
-        request: Request,
-        *,
-        cpu: int | None,
-        access_log: bool = False,
-        connections_max: int = 64,
-        workers: int = 1,
+        self, server: Server, order: Order, request: Request, *, cpu: int | None, access_log: bool = False
     ) -> None:
         self._server = server
         self._request = request
@@ -68,7 +62,7 @@ class RunningServer:
         self._folder = Path(tempfile.mkdtemp(prefix="bicorn-bench-"))
         self._output = self._folder / "output"
         log = self._folder / "access.log" if access_log else None
-        self.order = Order(app, _free_port(), log, connections_max, workers)
+        self.order = replace(order, port=_free_port(), access_log=log)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -138,7 +132,7 @@ class RunningServer:
             answer = response.read()
             if response.status != 200 or self._request.answer not in (None, answer):
                 raise ServerFailed(f"answered {response.status} {answer[:80]!r}, not what the work asks for")
-            if response.getheader("Content-Length") is None:
+            if self._request.has_length and response.getheader("Content-Length") is None:
                 raise ServerFailed("answered without Content-Length")
 
     def _last_words(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.results import Round, Run
-from bench.works import MEMORY_TARGETS, TARGETS, MemoryTarget, Target
+from bench.works import BOUNDS, TARGETS, WORKS, Bound, Target
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,18 @@ class Verdict:
     limit: float
     measured: Spread | None
     unit: str
+    at_least: bool = False
+    # Every round has to reach it, not only the median.
+    always: bool = False
 
     @property
     def word(self) -> str:
         if self.measured is None:
             return "not measured"
-        return "hit" if self.measured.median <= self.limit else "miss"
+        worst = self.measured.low if self.at_least else self.measured.high
+        deciding = worst if self.always else self.measured.median
+        reached = deciding >= self.limit if self.at_least else deciding <= self.limit
+        return "hit" if reached else "miss"
 
 
 def rows(run: Run, work: str) -> list[Row]:
@@ -68,16 +74,20 @@ def rows(run: Run, work: str) -> list[Row]:
     return sorted(found, key=lambda row: row.cpu_us.median)
 
 
-def ratio(run: Run, work: str, of: str, against: str) -> Spread | None:
-    """CPU per request of one entrant as a multiple of another's, round by round."""
-    mine = {one.number: one.cpu_us for one in _rounds(run, work, of)}
-    theirs = {one.number: one.cpu_us for one in _rounds(run, work, against)}
+def ratio(run: Run, work: str, of: str, against: str, metric: str = "cpu_us") -> Spread | None:
+    """A metric of one entrant as a multiple of another's, round by round."""
+    mine, theirs = (_by_number(run, work, entrant, metric) for entrant in (of, against))
     shared = [mine[number] / theirs[number] for number in mine if number in theirs]
     return spread(shared) if shared else None
 
 
 def verdicts(run: Run) -> list[Verdict]:
-    return [_verdict(run, target) for target in TARGETS] + [_memory_verdict(run, target) for target in MEMORY_TARGETS]
+    """Those of the works that were tried; what then could not be measured is said to be so."""
+    tried = {one.work for one in run.rounds} | {one.work for one in run.failures}
+    return [
+        *(_verdict(run, target) for target in TARGETS if target.work in tried),
+        *(_bound_verdict(run, bound) for bound in BOUNDS if bound.work in tried),
+    ]
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -98,28 +108,51 @@ def _row(run: Run, work: str, entrant: str) -> Row:
         pss_mib=spread([one.pss_bytes / 2**20 for one in mine]),
         rss_mib=spread([one.rss_bytes / 2**20 for one in mine]),
         errors=sum(one.errors for one in mine),
-        bicorn_ratio=ratio(run, work, _counterpart(entrant), entrant),
+        bicorn_ratio=ratio(run, work, _counterpart(work, entrant), entrant),
         idle_connection_bytes=spread(idle) if idle else None,
     )
 
 
-def _counterpart(entrant: str) -> str:
-    """Bicorn under the same condition: what `granian+log` is compared with is `bicorn+log`."""
+def _counterpart(work: str, entrant: str) -> str:
+    """Ours under the same condition: what `granian+log` is compared with is `bicorn+log`."""
     _, plus, condition = entrant.partition("+")
-    return "bicorn" + plus + condition
+    return WORKS[work].own + plus + condition
 
 
 def _rounds(run: Run, work: str, entrant: str) -> list[Round]:
     return [one for one in run.rounds if one.work == work and one.entrant == entrant]
 
 
+def _by_number(run: Run, work: str, entrant: str, metric: str) -> dict[int, float]:
+    """A field of each round of an entrant, by the round's number; rounds without it are left out."""
+    found = {one.number: getattr(one, metric) for one in _rounds(run, work, entrant)}
+    return {number: value for number, value in found.items() if value is not None}
+
+
 def _verdict(run: Run, target: Target) -> Verdict:
-    text = f"{target.work}: {target.of} / {target.against}"
-    return Verdict(text, target.limit, ratio(run, target.work, target.of, target.against), "×")
+    best = _best(run, target)
+    of_metric = {"cpu_us": "", "p99_ms": " in p99"}[target.metric]
+    text = f"{target.work}: {target.of} / {best or ', '.join(target.against)}{of_metric}"
+    if best and len(target.against) > 1:
+        text += f" (best of {len(target.against)})"
+    measured = ratio(run, target.work, target.of, best, target.metric) if best else None
+    return Verdict(text, target.limit, measured, "×")
 
 
-def _memory_verdict(run: Run, target: MemoryTarget) -> Verdict:
-    held = [row for row in rows(run, target.work) if row.entrant == target.of]
-    measured = held[0].idle_connection_bytes if held else None
-    text = f"{target.work}: PSS an idle connection, {target.of}"
-    return Verdict(text, target.bytes_max, measured, " B")
+def _best(run: Run, target: Target) -> str | None:
+    """The peer with the lowest median. Not the lowest of each round: that would be luck, once a round."""
+    found = {peer: _by_number(run, target.work, peer, target.metric).values() for peer in target.against}
+    medians = {peer: statistics.median(values) for peer, values in found.items() if values}
+    return min(medians, key=medians.__getitem__, default=None)
+
+
+def _bound_verdict(run: Run, bound: Bound) -> Verdict:
+    values = list(_by_number(run, bound.work, bound.of, bound.metric).values())
+    return Verdict(
+        f"{bound.work}: {bound.what}, {bound.of}",
+        bound.limit,
+        spread(values) if values else None,
+        bound.unit,
+        bound.at_least,
+        bound.always,
+    )
