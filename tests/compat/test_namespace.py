@@ -83,7 +83,7 @@ def test_finders_in_front_see_the_names() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("gunicorn.workers.ggevent", "is not in Bicorn's gunicorn namespace: the gevent worker class arrives"),
+        ("gunicorn.dirty.app", "gunicorn.dirty is not in Bicorn's gunicorn namespace: the pool of task processes"),
         ("gunicorn.http.message", "gunicorn.http is not in Bicorn's gunicorn namespace: requests are read by native"),
         ("gunicorn.nothing", "gunicorn.nothing is not in Bicorn's gunicorn namespace; see docs/reference"),
     ],

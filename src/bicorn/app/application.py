@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bicorn.app.importer import load_app
+from bicorn.app.paste import load_paste_app
 from bicorn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Application:
 
     def load(self) -> Callable[..., object]:
         """Import the application anew."""
+        if self.cfg.paste is not None:
+            return load_paste_app(self.cfg.paste, defaults=self.cfg.paste_global_conf)
         uri = self.cfg.app_uri
         if uri is None:
             raise ConfigError(

@@ -240,7 +240,7 @@ def _raised(error: BaseException, target: Target, moment: str) -> AppModuleError
         f"it called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__} was raised"
     )
     text = f"{user_traceback(error)}\nCannot load {target.uri!r}: {what} {moment}."
-    return AppModuleError(text, _files_of(error))
+    return AppModuleError(text, files_of(error))
 
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
@@ -273,7 +273,8 @@ def _without_ours(frames: Iterable[traceback.FrameSummary]) -> list[traceback.Fr
     ]
 
 
-def _files_of(error: BaseException) -> list[str]:
+def files_of(error: BaseException) -> list[str]:
+    """The user's files that a traceback goes through, and the one that could not be parsed."""
     files = [frame.filename for frame in user_frames(error)]
     if isinstance(error, SyntaxError) and error.filename:
         files.append(error.filename)

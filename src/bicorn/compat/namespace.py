@@ -34,7 +34,6 @@ ABSENT: Final[Mapping[str, str]] = {
     "gunicorn.workers.geventlet": f"the eventlet worker class {LATER}",
     "gunicorn.workers.gasgi": f"the asgi worker class {LATER}",
     "gunicorn.workers.base_async": f"the gevent worker class {LATER}",
-    "gunicorn.app.pasterapp": f"PasteDeploy {LATER}",
     "gunicorn.instrument": f"statsd {LATER}",
     "gunicorn.dirty": f"the pool of task processes {LATER}",
     "gunicorn.debug": f"a trace of every line that runs {LATER}",

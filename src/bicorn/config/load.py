@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from bicorn.config import checks, command_line, config_file
+from bicorn.config import checks, command_line, config_file, paste
 from bicorn.config.config_file import Warn
 from bicorn.config.setting import Setting
 from bicorn.config.settings import Settings
@@ -79,6 +79,8 @@ def _load(
         given.append(Given("config", location.text, location.source))
         given += config_file.read(location, declarations, warn)
     given += [*theirs.given, *ours.given, *typed.given]
+    given = [paste.absolute(item) if item.name == "paste" else item for item in given]
+    given = [*_from_paste(given), *given]
 
     settings = _resolve(given, environ, app, settings_class)
     for message in _remarks(settings, typed, theirs, ours):
@@ -100,6 +102,13 @@ def _from_environment(environ: Mapping[str, str], declarations: Mapping[str, Set
 def _from_app(app: str | None) -> Iterator[Given]:
     if app is not None:
         yield Given("default_proc_name", app, Source(Layer.ENVIRONMENT, "application on the command line"))
+
+
+def _from_paste(given: Iterable[Given]) -> Iterator[Given]:
+    """Give what the PasteDeploy file that wins says about the server; everything else that was given stands above."""
+    files = [item.raw for item in given if item.name == "paste"]
+    if files and isinstance(files[-1], str):
+        yield from paste.settings_of(files[-1])
 
 
 def _resolve(

@@ -172,7 +172,9 @@ class Settings(
 
     @property
     def app_uri(self) -> str | None:
-        """The application: of the command line, else `wsgi_app`."""
+        """The application: the PasteDeploy file's, else that of the command line, else `wsgi_app`."""
+        if self.paste is not None:
+            return self.paste
         return self.app_argument if self.app_argument is not None else self.wsgi_app
 
     def require_app_uri(self) -> str:

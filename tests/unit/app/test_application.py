@@ -24,6 +24,7 @@ class Values:
     app_uri: str | None = "run:app"
     chdir: str = "."
     pythonpath: str | None = None
+    paste: str | None = None
 
 
 def application(**values: Any) -> Application:

@@ -15,13 +15,13 @@ Load = Callable[..., Settings]
 
 # For each setting of a feature that is not there, a value in a file that asks for it.
 ASKING = {
-    **dict.fromkeys(("keyfile", "certfile", "ca_certs", "ciphers", "paste", "control_socket", "root_path"), "'x'"),
+    **dict.fromkeys(("keyfile", "certfile", "ca_certs", "ciphers", "control_socket", "root_path"), "'x'"),
     **dict.fromkeys(("dogstatsd_tags", "statsd_prefix", "ssl_version"), "'x'"),
     **dict.fromkeys(("spew", "reuse_port", "do_handshake_on_connect", "enable_backlog_metric"), "True"),
     **dict.fromkeys(("asgi_disconnect_grace_period", "websocket_max_message_size", "cert_reqs"), "1"),
     **dict.fromkeys(("http2_max_concurrent_streams", "http2_initial_window_size", "http2_max_header_list_size"), "1"),
     **dict.fromkeys(("dirty_workers", "dirty_timeout", "dirty_graceful_timeout"), "2"),
-    **dict.fromkeys(("dirty_apps", "raw_paste_global_conf"), "['a=b']"),
+    **dict.fromkeys(("dirty_apps",), "['a=b']"),
     **dict.fromkeys(("pre_exec", "on_dirty_starting", "dirty_worker_init"), "lambda server: None"),
     **dict.fromkeys(("ssl_context", "dirty_post_fork", "dirty_worker_exit"), "lambda a, b: None"),
     "asgi_loop": "'uvloop'",

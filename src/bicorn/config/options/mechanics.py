@@ -23,7 +23,6 @@ from bicorn.config.values import (
     texts,
 )
 
-PASTE = Absent("PasteDeploy")
 LOOPBACK = "127.0.0.1,::1"
 
 
@@ -126,14 +125,13 @@ class ProcessOptions(Options, section="Server Mechanics"):
         default=None,
         kind=optional_text(),
         cli=("--paste", "--paster"),
-        absent=PASTE,
-        doc="A PasteDeploy file to load the application from.",
+        doc="A PasteDeploy file to load the application from, as FILE or FILE#SECTION. If it configures logging, it is "
+        "the default of logconfig. Needs the extra `paste`.",
     )
     raw_paste_global_conf = Setting(
         default=[],
         kind=texts("CONF"),
         cli=("--paste-global",),
-        absent=PASTE,
         doc="Variables (KEY=VALUE) of the PasteDeploy configuration. May be given several times.",
     )
 
