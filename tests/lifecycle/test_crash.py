@@ -118,6 +118,15 @@ def test_a_first_boot_that_crashes_otherwise_is_tried_again(start: Start) -> Non
     assert "was sent SIGSEGV!" in server.log
 
 
+def test_a_first_boot_that_fails_is_tried_again_if_that_is_wanted(start: Start) -> None:
+    app = "import os\nif not os.path.exists('database'): raise RuntimeError('no database')\nfrom hello import app\n"
+    server = start("mine:app", "--on-boot-failure", "retry", "--respawn-delay-max", "0.6", files={"mine.py": app})
+    server.wait_for_log(r"4 workers in a row died at once; the next is started in 0\.6 s")
+    (server.directory / "database").touch()
+    assert server.get("/").status == 200
+    assert server.stop() == 0
+
+
 def test_a_hook_that_raises_does_not_end_a_serving_server(start: Start) -> None:
     config = "def child_exit(server, worker):\n    raise ValueError('in the hook')\n"
     server = start("hello:app", config=config)

@@ -11,6 +11,7 @@ import pytest
 
 from harness.answers import AnswerReader
 from harness.gate import Gate
+from harness.load import load
 from harness.server import Serve, Server, wait_until
 
 Start = Callable[..., Server]
@@ -72,6 +73,61 @@ def test_a_request_in_flight_is_answered_by_the_old_worker(start: Start, gate: G
         gate.release()
         assert AnswerReader(sock).read_answer().body == b"done"
     server.wait_for_workers(1, without=[old])
+
+
+@pytest.mark.parametrize("mode", ["all", "rolling"])
+def test_a_reload_under_load_loses_nothing(start: Start, mode: str) -> None:
+    server = start("mine:app", "-w", "3", "--reload-mode", mode, files={"mine.py": app_saying("old")})
+    old = server.wait_for_workers(3)
+    with load(server) as traffic:
+        replace(server.directory / "mine.py", app_saying("new"))
+        server.signal(signal.SIGHUP)
+        server.wait_for_workers(3, without=old)
+        traffic.wait_for(50, body=b"new")
+    assert traffic.failures == []
+    assert traffic.bodies[b"old"] > 0
+
+
+def test_a_rolling_reload_adds_one_process_at_the_most(start: Start, gate: Gate) -> None:
+    server = start(
+        "mine:app",
+        "-w",
+        "3",
+        "--reload-mode",
+        "rolling",
+        "--log-level",
+        "debug",
+        files={"mine.py": app_saying("old")},
+        env=gate.env,
+    )
+    old = server.wait_for_ready(3)
+    waiting = "import os\nos.read(os.open(os.environ['GATE'] + '/release', os.O_RDONLY), 1)\n"
+    replace(server.directory / "mine.py", waiting + app_saying("new"))
+    server.signal(signal.SIGHUP)
+    for number in range(1, 4):
+        server.wait_for_log("Booting worker with pid", count=3 + number)
+        # It boots, and until it is ready nothing moves: there are three that serve, and it.
+        living = server.wait_for_workers(4)
+        assert len(set(living) - set(old)) == number
+        gate.release()
+    server.wait_for_workers(3, without=old)
+    assert server.get("/").body == b"new"
+
+
+def test_a_worker_that_boots_too_slowly_ends_the_reload(start: Start, gate: Gate) -> None:
+    server = start("mine:app", "--boot-timeout", "1", files={"mine.py": app_saying("old")}, env=gate.env)
+    assert server.get("/").body == b"old"
+    old = server.wait_for_workers(1)
+    waiting = (
+        "import os\ndef connect():\n    os.read(os.open(os.environ['GATE'] + '/release', os.O_RDONLY), 1)\nconnect()\n"
+    )
+    replace(server.directory / "mine.py", waiting + app_saying("new"))
+    server.signal(signal.SIGHUP)
+    server.wait_for_log(r"WORKER TIMEOUT \(pid:\d+\): not ready within 1 s \(boot_timeout\)")
+    server.wait_for_log(r"in connect")  # where it hung
+    server.wait_for_log("Reload failed; the workers of before go on serving. worker .* was not ready within 1 s")
+    assert server.wait_for_workers(1) == old
+    assert server.get("/").body == b"old"
 
 
 BROKEN = {
@@ -162,6 +218,18 @@ def test_the_server_moves_to_another_address(start: Start) -> None:
     assert not (server.directory / "a.sock").exists()
     server.stop()
     assert not (server.directory / "b.sock").exists() and not (server.directory / "c.sock").exists()
+
+
+def test_moving_to_another_address_loses_nothing_on_the_one_that_stays(start: Start) -> None:
+    server = start("hello:app", "-w", "2", config="bind = ['unix:a.sock', 'unix:b.sock']\n")
+    old = server.wait_for_workers(2)
+    with load(f"unix:{os.path.relpath(server.directory / 'b.sock')}") as traffic:
+        replace(server.directory / "server.conf.py", "bind = ['unix:b.sock', 'unix:c.sock']\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for_workers(2, without=old)
+        traffic.wait_for(50)
+    assert traffic.failures == []
+    assert server.get("/", address=f"unix:{os.path.relpath(server.directory / 'c.sock')}").status == 200
 
 
 def test_a_second_hup_overtakes_a_reload_that_is_not_ready(start: Start, gate: Gate) -> None:

@@ -22,9 +22,11 @@ from bicorn.arbiter.children import SLOTS_MAX, Children, WorkerHandle
 from bicorn.arbiter.environment import ProcessEnvironment
 from bicorn.arbiter.generation import Generation
 from bicorn.arbiter.oom import OomKills
+from bicorn.arbiter.outcome import Outcome
 from bicorn.arbiter.pidfile import Pidfile
 from bicorn.arbiter.policy import Abort, Backoff, Commit, Decision, Drain, Kill, Phase, Quit, Snapshot, Spawn
-from bicorn.arbiter.reload import ReloadFailed, prepare_generation
+from bicorn.arbiter.recycle import Recycling, draw_lifetime
+from bicorn.arbiter.reload import Generations, ReloadFailed
 from bicorn.arbiter.signals import SignalQueue
 from bicorn.arbiter.spawn import fork_worker, set_title
 from bicorn.arbiter.stacks import StackCollector
@@ -36,7 +38,7 @@ from bicorn.ipc import messages
 from bicorn.ipc.scoreboard import SlotState
 from bicorn.ipc.stacks import StackFile
 from bicorn.net import systemd
-from bicorn.net.listener import Listener, close_listeners, create_listeners, refuse_new_connections
+from bicorn.net.listener import Listener, create_listeners
 from bicorn.observe.log import load_logger_class
 from bicorn.workers.registry import load_worker_class
 
@@ -77,9 +79,8 @@ class Arbiter:
         self._load_settings = load_settings or app.load_again
         self._environment = ProcessEnvironment(os.environ)
         self._environment.enter(app)
-        self._current = Generation(1, settings, app, load_worker_class(settings), [], settings.workers)
-        self._fallback: Generation | None = None  # what a reload that does not boot goes back to
-        self._generations = 1
+        first = Generation(1, settings, app, load_worker_class(settings), [], settings.workers)
+        self._generations = Generations(first, self._environment, self.log)
         self._has_served = False
         self._backoff = Backoff()
         self._stop: Stop | None = None
@@ -94,17 +95,17 @@ class Arbiter:
     @property
     def cfg(self) -> Settings:
         """The settings in force."""
-        return self._current.settings
+        return self._generations.current.settings
 
     @property
     def app(self) -> Application:
         """The application object that new workers get."""
-        return self._current.app
+        return self._generations.current.app
 
     @property
     def worker_class(self) -> type[Worker]:
         """The class of new workers."""
-        return self._current.worker_class
+        return self._generations.current.worker_class
 
     @property
     def address(self) -> list[Any]:  # Any: (host, port), a path, or a descriptor
@@ -124,7 +125,7 @@ class Arbiter:
     @property
     def LISTENERS(self) -> list[Listener]:  # noqa: N802 - Gunicorn's name
         """The listeners that new workers get."""
-        return self._current.listeners
+        return self._generations.current.listeners
 
     @property
     def WORKERS(self) -> dict[int, Worker]:  # noqa: N802 - Gunicorn's name
@@ -134,12 +135,18 @@ class Arbiter:
     @property
     def num_workers(self) -> int:
         """How many workers there should be."""
-        return self._current.target
+        return self._generations.current.target
 
     @num_workers.setter
     def num_workers(self, value: int) -> None:
-        old, self._current.target = self._current.target, value
+        current = self._generations.current
+        old, current.target = current.target, value
         self._run_hook("nworkers_changed", value, old)
+
+    @property
+    def last_reload(self) -> Outcome | None:
+        """How the last reload went, or goes."""
+        return self._generations.last
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -159,7 +166,7 @@ class Arbiter:
             try:
                 self._wait(wake_at)
                 self._dispatch()
-                wake_at = self._act(policy.decide(self._snapshot()))
+                wake_at = self._act(policy.decide(self._reconcile()))
             except HaltServer as halt:
                 self._begin_stop(Phase.DRAINING, halt.reason, halt.exit_code)
             except Exception as error:  # noqa: BLE001 - whatever it is, workers must not be left behind
@@ -179,13 +186,19 @@ class Arbiter:
         self._oom_kills = OomKills()
         self._stacks = StackCollector()
         self._watch = RequestWatch(self._children, lambda: self.cfg, self._stacks, self.log)
-        self._duties: tuple[duties.Duty, ...] = (self._stacks, self._watch)
+        self._duties: tuple[duties.Duty, ...] = (
+            self._stacks,
+            self._watch,
+            Recycling(self._children, lambda: self.cfg, self.log),
+        )
         self._write_pidfile()
         self.cfg.on_starting(self)
         self.log.close_on_exec()
         inherited = systemd.take_listen_fds(os.environ, self.pid)
         self.systemd = bool(inherited)
-        self._current.listeners = create_listeners(self.cfg, self.log, inherited=inherited, pause=self._pause)
+        self._generations.current.listeners = create_listeners(
+            self.cfg, self.log, inherited=inherited, pause=self._pause
+        )
         self.log.debug("Arbiter booted")
         self.log.info("Listening at: %s (%s)", ",".join(map(str, self.LISTENERS)), self.pid)
         self.log.info("Using worker: %s", self.cfg.worker_class_str)
@@ -263,7 +276,12 @@ class Arbiter:
                 continue  # Reaped already.
             if message.kind is messages.Kind.READY:
                 handle.advance(WorkerEvent.SAID_READY, time.monotonic())
+                generation = self._generations.find(handle.generation)
+                if generation is not None:
+                    generation.tried = True
                 self.log.debug("Worker ready (pid: %s)", handle.pid)
+            elif message.kind is messages.Kind.DUE:
+                handle.due = message.text
             else:
                 handle.failure = message.text
 
@@ -350,17 +368,31 @@ class Arbiter:
     def _answer_death(self, handle: WorkerHandle, ended: exits.Exit, now: float) -> None:
         """Decide what an exit that nobody asked for means for the server."""
         never_ready = handle.ready_at is None
-        is_current = handle.generation == self._current.number
-        if never_ready and is_current and self._fallback is not None:
+        generation = self._generations.find(handle.generation)
+        if generation is None:
+            return
+        if never_ready and self._is_on_trial(generation):
             self._abandon_reload(handle.failure or f"worker {handle.pid} {ended}")
-        elif never_ready and is_current and not self._has_served and ended.code in _BOOT_FAILURES:
+        elif (
+            never_ready and not self._has_served and ended.code in _BOOT_FAILURES and self.cfg.on_boot_failure == "exit"
+        ):
             self._begin_stop(Phase.DRAINING, _BOOT_FAILURES[ended.code], ended.code or ExitCode.FAILED)
-        elif is_current and (never_ready or not ended.is_clean):
+        elif never_ready or not ended.is_clean:
             self._back_off(None if handle.ready_at is None else now - handle.ready_at)
+
+    def _is_first_boot_final(self) -> bool:
+        return not self._has_served and self.cfg.on_boot_failure == "exit"
+
+    def _is_on_trial(self, generation: Generation) -> bool:
+        """Whether a worker of it that cannot live ends a reload, and all workers of before are there to go back to."""
+        is_next = generation is self._generations.current and self._generations.fallback is not None
+        return is_next and not (generation.is_rolling and generation.tried)
 
     def _back_off(self, ready_for: float | None) -> None:
         now = time.monotonic()
-        self._backoff = policy.backoff_after_death(self._backoff, now, ready_for=ready_for)
+        self._backoff = policy.backoff_after_death(
+            self._backoff, now, ready_for=ready_for, delay_max=self.cfg.respawn_delay_max
+        )
         if self._backoff.not_before > now:
             self.log.warning(
                 "%d workers in a row died at once; the next is started in %.1f s",
@@ -370,20 +402,25 @@ class Arbiter:
 
     # -- reconcile and act ---------------------------------------------------------------------
 
-    def _snapshot(self) -> Snapshot:
+    def _reconcile(self) -> Snapshot:
+        """Take the picture that the next decision is made from."""
+        now, current, fallback = time.monotonic(), self._generations.current, self._generations.fallback
         return Snapshot(
-            now=time.monotonic(),
+            now=now,
             phase=self._stop.phase if self._stop else Phase.RUNNING,
             target=self.num_workers,
-            generation=self._current.number,
-            fallback=self._fallback.number if self._fallback else None,
-            proven=self._current.proven,
+            generation=current.number,
+            fallback=fallback.number if fallback else None,
+            proven=current.proven,
             workers=self._children.views(self._awake_since),
             slots_free=self._children.slots_free,
             spawn_not_before=self._backoff.not_before,
             timeout=self.cfg.timeout,
             graceful_timeout=self.cfg.graceful_timeout,
             stop_deadline=self._stop.deadline if self._stop else None,
+            fallback_target=fallback.target if fallback else 0,
+            rolling=current.is_rolling,
+            boot_timeout=self.cfg.boot_timeout,
         )
 
     def _act(self, decision: Decision) -> float | None:
@@ -399,8 +436,9 @@ class Arbiter:
         if isinstance(action, Commit):
             self._commit()
         elif isinstance(action, Spawn):
-            if self._stop is None:
-                self.spawn_worker()
+            generation = self._generations.find(action.generation)
+            if self._stop is None and generation is not None:
+                self._spawn(generation)
         else:
             handle = self._children.find(action.pid)
             assert handle is not None, "policy decides about workers of its snapshot"
@@ -415,7 +453,7 @@ class Arbiter:
             handle.advance(WorkerEvent.TOLD_TO_QUIT, now)
             self._send(handle, signal.SIGQUIT)
         elif isinstance(action, Abort):
-            self.log.critical("WORKER TIMEOUT (pid:%s)", handle.pid)
+            self._announce_abort(handle)
             self._watch.report_stuck(handle, action.silent_s, now)
             handle.worker.aborted = True
             handle.advance(WorkerEvent.HEARTBEAT_MISSED, now)
@@ -424,14 +462,21 @@ class Arbiter:
             handle.advance(WorkerEvent.KILL_SENT, now)
             self._send(handle, signal.SIGKILL)
 
+    def _announce_abort(self, handle: WorkerHandle) -> None:
+        if handle.state is WorkerState.BOOTING and self.cfg.boot_timeout:
+            late = f"not ready within {self.cfg.boot_timeout:g} s (boot_timeout)"
+            self.log.critical("WORKER TIMEOUT (pid:%s): %s", handle.pid, late)
+            handle.failure = f"worker {handle.pid} was {late}"
+        else:
+            self.log.critical("WORKER TIMEOUT (pid:%s)", handle.pid)
+
     def _send(self, handle: WorkerHandle, signum: signal.Signals) -> None:
         # Until it is reaped, the pid stays its own: at worst it is a zombie, which takes any signal.
         os.kill(handle.pid, signum)
 
-    def spawn_worker(self) -> None:
-        """Fork one worker of the current generation."""
+    def _spawn(self, generation: Generation) -> None:
+        """Fork one worker."""
         self.worker_age += 1
-        generation = self._current
         slot = self._children.take_slot()
         try:
             worker = generation.worker_class(
@@ -445,13 +490,13 @@ class Arbiter:
             )
             worker.slot, worker.lifeline, worker.ready_pipe = slot, self._lifeline[0], self._messages[1]
             worker.stacks = StackFile()
-            self.cfg.pre_fork(self, worker)
+            generation.settings.pre_fork(self, worker)
             slot.state = SlotState.BOOTING
             forked_at = time.monotonic()
             pid = fork_worker(self, worker, self._leave_in_child)
         except Exception as error:  # noqa: BLE001 - pre_fork is the user's code
             self._children.free_slot(slot)
-            self._fail_to_spawn(error)
+            self._fail_to_spawn(generation, error)
             return
         worker.pid = slot.pid = pid
         if not self._children.slots_free:
@@ -459,14 +504,15 @@ class Arbiter:
                 "All %s slots for workers are taken: no more are started until some have gone", len(self._children) + 1
             )
         handle = WorkerHandle(pid, worker, slot, generation.number, forked_at, since=forked_at, stacks=worker.stacks)
+        handle.lifetime_s = draw_lifetime(generation.settings)
         self._children.add(handle)
 
-    def _fail_to_spawn(self, error: Exception) -> None:
+    def _fail_to_spawn(self, generation: Generation, error: Exception) -> None:
         """A fork was refused (EAGAIN, ENOMEM) or pre_fork raised; before the server ever served, that ends it."""
         if not self._has_served and not isinstance(error, OSError):
             raise error
         self.log.error("A worker could not be started: %s", error, exc_info=error)
-        if self._fallback is not None:
+        if self._is_on_trial(generation):
             self._abandon_reload(f"a worker could not be started: {error}")
         else:
             self._back_off(None)
@@ -483,30 +529,16 @@ class Arbiter:
     # -- reload --------------------------------------------------------------------------------
 
     def reload(self) -> None:
-        """Try the configuration as it is now; its workers take over when all of them are ready."""
-        if self._fallback is not None:
-            # Not proven yet, and outdated already. Its workers are drained in the next round.
-            self._forget(self._current, keep=self._fallback)
-        serving = self._fallback or self._current
-        self._generations += 1
+        """Try the configuration as it is now; its workers take over when they are ready."""
         try:
-            fresh = prepare_generation(
-                serving,
-                self._load_settings,
-                self._environment,
-                self.log,
-                number=self._generations,
-                keep_listeners=self.systemd,
-            )
+            serving = self._generations.begin(self._load_settings, keep_listeners=self.systemd)
         except ReloadFailed as failure:
-            self._current, self._fallback = serving, None
             self.log.error("Reload failed; the workers of before go on serving.\n%s", failure)
             return
-        self._current, self._fallback = fresh, serving
         self._backoff = Backoff()
         try:
             self.log.reopen_files()
-            self.cfg.nworkers_changed(self, fresh.target, serving.target)
+            self.cfg.nworkers_changed(self, self.num_workers, serving.target)
             self.cfg.on_reload(self)
             self._write_pidfile()
         except Exception as error:
@@ -516,31 +548,20 @@ class Arbiter:
         set_title("master", self.proc_name)
 
     def _commit(self) -> None:
-        self._current.proven = True
         if not self._has_served:
             self._has_served = True
             systemd.notify("READY=1\nSTATUS=Serving")
-        if self._fallback is not None:
-            self._forget(self._fallback, keep=self._current)
-            self._fallback = None
+        if self._generations.commit():
             self.log.debug("Reload done: the workers of before are drained")
 
     def _abandon_reload(self, reason: str) -> None:
         """Go back to the generation that serves; the workers of the failed one are drained in the next round."""
-        assert self._fallback is not None, "there is a generation to go back to"
-        failed, self._current, self._fallback = self._current, self._fallback, None
-        self._forget(failed, keep=self._current)
-        self._environment.enter(self.app)
-        self.log.setup(self.cfg)
+        failed = self._generations.abandon(reason)
+        self._backoff = Backoff()
         self._write_pidfile()
         set_title("master", self.proc_name)
         self.log.error("Reload failed; the workers of before go on serving. %s", reason)
         self._run_hook("nworkers_changed", self.num_workers, failed.target)
-
-    def _forget(self, generation: Generation, *, keep: Generation) -> None:
-        gone = [listener for listener in generation.listeners if listener not in keep.listeners]
-        refuse_new_connections(gone)
-        close_listeners(gone, unlink=True)
 
     # -- stop ----------------------------------------------------------------------------------
 
@@ -553,13 +574,8 @@ class Arbiter:
             return
         self._stop = Stop(phase, now + self.cfg.graceful_timeout, reason, int(exit_code))
         systemd.notify("STOPPING=1")
-        for generation in (self._current, self._fallback):
-            if generation is not None:
-                if not (self.systemd or self.reexec_pid or self.master_pid):  # Nobody else accepts from them.
-                    refuse_new_connections(generation.listeners)
-                # Ours is only one of the copies: workers serve what waits in the queue before they close theirs.
-                close_listeners(generation.listeners, unlink=not self.systemd)
-                generation.listeners = []
+        # Ours are only one of the copies: workers serve what waits in the queue before they close theirs.
+        self._generations.close_listeners(shared=bool(self.systemd or self.reexec_pid or self.master_pid))
 
     def _survive(self, error: Exception) -> None:
         """Something of ours or a hook raised where nothing should; end the server in order, then without."""

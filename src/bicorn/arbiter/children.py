@@ -8,6 +8,7 @@ Invariant  a slot belongs to at most one record; it is free again only after the
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +39,8 @@ class WorkerHandle:
     ready_at: float | None = None
     failure: str = ""  # why it could not boot, in its own words
     stacks: StackFile = dataclasses.field(default_factory=StackFile)
+    due: str = ""  # why it is to be replaced, if it is
+    lifetime_s: float = math.inf  # how long it may be ready
 
     def advance(self, event: WorkerEvent, now: float) -> None:
         """Move to the next state; `since` is when it entered that one."""
@@ -50,7 +53,7 @@ class WorkerHandle:
     def view(self, awake_since: float) -> WorkerView:
         """Give the record as a value; signs of life from before `awake_since` are not held against it."""
         beat = max(self.slot.heartbeat_ns / 1e9, self.forked_at, awake_since)
-        return WorkerView(self.pid, self.worker.age, self.generation, self.state, self.since, beat)
+        return WorkerView(self.pid, self.worker.age, self.generation, self.state, self.since, beat, bool(self.due))
 
 
 class Children:

@@ -2,7 +2,8 @@
 
 Owns       what a worker is made from: settings, application, class, listeners, and how many there should be.
 Never      forks.
-Invariant  `proven` turns true once, when `target` workers of the generation were ready at the same time.
+Invariant  `tried` and `proven` turn true once: when one of its workers, and when `target` of them at the same time,
+           were ready.
 """
 
 from __future__ import annotations
@@ -27,4 +28,10 @@ class Generation:
     worker_class: type[Worker]
     listeners: list[Listener]
     target: int
+    tried: bool = False
     proven: bool = False
+
+    @property
+    def is_rolling(self) -> bool:
+        """Whether its workers replace their predecessors one by one."""
+        return self.settings.reload_mode == "rolling"

@@ -18,12 +18,13 @@ from bicorn.arbiter.states import SERVING, WorkerState
 ABORT_GRACE_S: Final = 1.0
 #: Seconds that everything gets after a stop was hurried. Gunicorn: 2 s.
 HURRIED_GRACE_S: Final = 2.0
-#: Back-off after workers that die at once: none for the first, then doubling. systemd's RestartSec starts at 0.1 s,
-#: Kubernetes' CrashLoopBackOff ends at 300 s; half a minute is what a person at a terminal still waits for.
+#: Back-off after workers that die at once: none for the first, then this, doubling up to `respawn_delay_max`.
+#: systemd's RestartSec starts at 0.1 s.
 BACKOFF_FIRST_S: Final = 0.5
-BACKOFF_MAX_S: Final = 30.0
 #: A worker that was ready for this long did not die at once.
 EARLY_DEATH_S: Final = 1.0
+#: Of so many workers one may be replaced at a time by recycling (and always one): never all at once.
+RECYCLED_SHARE: Final = 4
 
 
 class Phase(enum.Enum):
@@ -44,6 +45,7 @@ class WorkerView:
     state: WorkerState
     since: float  # when it entered the state
     heartbeat: float  # its last sign of life, at least its fork
+    is_due: bool = False  # it has served its time: to be drained as soon as a successor is ready
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +64,16 @@ class Snapshot:
     timeout: float  # seconds, 0 = heartbeats are not watched
     graceful_timeout: float
     stop_deadline: float | None = None  # when a stop ends with SIGKILL
+    fallback_target: int = 0  # how many workers of the fallback served when the reload began
+    rolling: bool = False  # replace one by one, with one process more than before at the most
+    boot_timeout: float = 0.0  # seconds from the fork to READY, 0 = only `timeout` is watched
 
 
 @dataclasses.dataclass(frozen=True)
 class Spawn:
-    """Fork one worker of the current generation."""
+    """Fork one worker of a generation."""
+
+    generation: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +92,7 @@ class Quit:
 
 @dataclasses.dataclass(frozen=True)
 class Abort:
-    """Tell a worker that missed its heartbeat to say where it is and die (SIGABRT)."""
+    """Tell a worker that missed its heartbeat, or is not ready in time, to say where it is and die (SIGABRT)."""
 
     pid: int
     silent_s: float
@@ -145,6 +152,8 @@ def _deadline(worker: WorkerView, snapshot: Snapshot) -> float | None:
     if worker.state is WorkerState.DRAINING or worker.state is WorkerState.QUITTING:
         # A draining worker has graceful_timeout for its last requests, even if that is longer than timeout.
         return worker.since + snapshot.graceful_timeout
+    if worker.state is WorkerState.BOOTING and snapshot.boot_timeout:
+        return worker.since + snapshot.boot_timeout
     return worker.heartbeat + snapshot.timeout if snapshot.timeout else None
 
 
@@ -170,25 +179,73 @@ _CAN_BE_HURRIED: Final = frozenset({WorkerState.BOOTING, WorkerState.READY, Work
 
 def _reconcile(snapshot: Snapshot, serving: list[WorkerView]) -> Iterator[Action]:
     current = [worker for worker in serving if worker.generation == snapshot.generation]
-    ready = sum(worker.state is WorkerState.READY for worker in current)
-    if not snapshot.proven and ready >= snapshot.target:
-        # The predecessors drain in the next round, when the commit has made them superfluous.
-        yield Commit()
     kept = {snapshot.generation, snapshot.fallback}
     yield from (Drain(worker.pid) for worker in serving if worker.generation not in kept)
-    if len(current) > snapshot.target:
+    if not snapshot.proven and _count_ready(current) >= snapshot.target:
+        # The predecessors drain in the next round, when the commit has made them superfluous.
+        yield Commit()
+    elif snapshot.fallback is None:
+        yield from _keep_up(snapshot, current)
+    else:
+        yield from _replace_fallback(snapshot, current, [w for w in serving if w.generation == snapshot.fallback])
+
+
+def _keep_up(snapshot: Snapshot, current: list[WorkerView]) -> Iterator[Action]:
+    """Hold the number of workers, and replace those that are due: first the successor, then the drain."""
+    due = [worker for worker in current if worker.is_due and worker.state is WorkerState.READY]
+    replaced = due[: max(0, _count_ready(current) - snapshot.target)]
+    yield from (Drain(worker.pid) for worker in replaced)
+    left = [worker for worker in current if worker not in replaced]
+    successors = min(len(due) - len(replaced), max(1, snapshot.target // RECYCLED_SHARE))
+    surplus = len(left) - snapshot.target - successors
+    if surplus > 0:
         # Rather lose a worker that is not ready than one that serves; among equals the oldest goes.
-        surplus = sorted(current, key=lambda worker: (worker.state is WorkerState.READY, worker.age))
-        yield from (Drain(worker.pid) for worker in surplus[: len(current) - snapshot.target])
-    elif snapshot.now >= snapshot.spawn_not_before:
-        missing = snapshot.target - len(current) - _count_aborting(snapshot)
-        yield from (Spawn() for _ in range(min(missing, snapshot.slots_free)))
+        candidates = sorted(left, key=lambda worker: (worker.state is WorkerState.READY, worker.age))
+        yield from (Drain(worker.pid) for worker in candidates[:surplus])
+    yield from _spawn(snapshot, snapshot.generation, -surplus)
 
 
-def _count_aborting(snapshot: Snapshot) -> int:
+def _replace_fallback(
+    snapshot: Snapshot, current: list[WorkerView], predecessors: list[WorkerView]
+) -> Iterator[Action]:
+    """Bring the next generation in: one worker proves that it can live, then the others follow."""
+    assert snapshot.fallback is not None, "there is something to replace"
+    ready = _count_ready(current)
+    if ready == 0:
+        # Nothing is known of the new ones yet: the old ones are held at their number whatever happens to them.
+        missing = snapshot.fallback_target - len(predecessors)
+        if missing > 0:
+            yield from _spawn(snapshot, snapshot.fallback, missing)
+        else:
+            yield from _spawn(snapshot, snapshot.generation, min(1 - len(current), _room(snapshot)))
+        return
+    if snapshot.rolling:
+        superfluous = max(0, len(predecessors) - max(0, snapshot.target - ready))
+        yield from (Drain(worker.pid) for worker in predecessors[:superfluous])
+    yield from _spawn(snapshot, snapshot.generation, min(snapshot.target - len(current), _room(snapshot)))
+
+
+def _room(snapshot: Snapshot) -> int:
+    """Count the processes that a reload may still add; what drains is in memory, and counts."""
+    if not snapshot.rolling:
+        return snapshot.slots_free
+    return max(snapshot.target, snapshot.fallback_target) + 1 - len(snapshot.workers)
+
+
+def _spawn(snapshot: Snapshot, generation: int, missing: int) -> Iterator[Action]:
+    if snapshot.now >= snapshot.spawn_not_before:
+        missing = min(missing - _count_aborting(snapshot, generation), snapshot.slots_free)
+        yield from (Spawn(generation) for _ in range(missing))
+
+
+def _count_ready(workers: list[WorkerView]) -> int:
+    return sum(worker.state is WorkerState.READY for worker in workers)
+
+
+def _count_aborting(snapshot: Snapshot, generation: int) -> int:
     """Count workers in the second that an abort takes: each keeps its place, so its hooks come before a successor's."""
     return sum(
-        worker.generation == snapshot.generation
+        worker.generation == generation
         and (worker.state in SERVING or worker.state is WorkerState.ABORTED)
         and _is_late(worker, snapshot) is (worker.state in SERVING)
         for worker in snapshot.workers
@@ -227,11 +284,11 @@ class Backoff:
     not_before: float = 0.0
 
 
-def backoff_after_death(backoff: Backoff, now: float, *, ready_for: float | None) -> Backoff:
+def backoff_after_death(backoff: Backoff, now: float, *, ready_for: float | None, delay_max: float) -> Backoff:
     """Count a worker that died unasked; `ready_for` is how long it had been ready, None if it never was."""
     if ready_for is not None and ready_for >= EARLY_DEATH_S:
         return Backoff()
     deaths = backoff.deaths + 1
     # The exponent is bounded as well, or a long night of deaths would make a number that no float holds.
-    delay = 0.0 if deaths == 1 else min(BACKOFF_FIRST_S * 2.0 ** min(deaths - 2, 16), BACKOFF_MAX_S)
+    delay = 0.0 if deaths == 1 else min(BACKOFF_FIRST_S * 2.0 ** min(deaths - 2, 16), delay_max)
     return Backoff(deaths, now + delay)

@@ -1,8 +1,9 @@
 """SIGHUP: trying a new configuration without touching what serves.
 
-Owns       the steps from "read everything again" to a generation that can be forked from.
+Owns       the generation in force, the one to go back to, how the last reload went, and the steps from "read everything
+           again" to a generation that can be forked from.
 Never      stops a worker or closes a listener that serves.
-Invariant  ReloadFailed means that the process, the log and the listeners are as they were before.
+Invariant  after ReloadFailed, and after abandon(), the process, the log and the listeners are as they were before.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from bicorn.arbiter.generation import Generation
+from bicorn.arbiter.outcome import Outcome, Result, headline
 from bicorn.errors import BicornError
-from bicorn.net.listener import Listener, close_listeners, create_listeners
+from bicorn.net.listener import Listener, close_listeners, create_listeners, refuse_new_connections
 from bicorn.workers.registry import load_worker_class
 
 if TYPE_CHECKING:
@@ -26,6 +28,84 @@ if TYPE_CHECKING:
 
 class ReloadFailed(Exception):
     """The new configuration does not work; the text is for the log and holds the user's traceback if there is one."""
+
+
+class Generations:
+    """The generation that new workers belong to, and, during a reload, the one that serves until they are ready."""
+
+    def __init__(self, first: Generation, environment: ProcessEnvironment, log: Logger) -> None:
+        self.current = first
+        self.fallback: Generation | None = None
+        self.last: Outcome | None = None
+        self._environment = environment
+        self._log = log
+        self._number = first.number
+
+    def __iter__(self) -> Iterator[Generation]:
+        yield self.current
+        if self.fallback is not None:
+            yield self.fallback
+
+    def find(self, number: int) -> Generation | None:
+        """Give the generation of that number, unless it is gone."""
+        return next((generation for generation in self if generation.number == number), None)
+
+    def begin(self, load: Callable[[], Settings], *, keep_listeners: bool) -> Generation:
+        """Make the generation of the configuration as it is now, beside the one that serves; give the latter.
+
+        Raises ReloadFailed, with nothing changed but the record.
+        """
+        serving = self.fallback or self.current
+        if self.fallback is not None:
+            # Not proven yet, and outdated already. Its workers are drained in the next round.
+            _forget(self.current, keep=self.fallback)
+        self._number += 1
+        try:
+            fresh = prepare_generation(
+                serving, load, self._environment, self._log, number=self._number, keep_listeners=keep_listeners
+            )
+        except ReloadFailed as failure:
+            self.current, self.fallback = serving, None
+            self.last = Outcome(Result.FAILED, headline(str(failure)))
+            raise
+        self.current, self.fallback = fresh, serving
+        self.last = Outcome(Result.UNDER_WAY, "the new workers are starting")
+        return serving
+
+    def commit(self) -> bool:
+        """Take the current generation as proven; tell whether that was the end of a reload."""
+        self.current.proven = True
+        if self.fallback is None:
+            return False
+        _forget(self.fallback, keep=self.current)
+        self.fallback = None
+        self.last = Outcome(Result.DONE, f"{self.current.target} new workers serve")
+        return True
+
+    def abandon(self, reason: str) -> Generation:
+        """Go back to the generation that serves; give the failed one, whose workers are drained in the next round."""
+        assert self.fallback is not None, "there is a generation to go back to"
+        failed, self.current, self.fallback = self.current, self.fallback, None
+        _forget(failed, keep=self.current)
+        self._environment.enter(self.current.app)
+        self._log.setup(self.current.settings)
+        self.last = Outcome(Result.FAILED, reason)
+        return failed
+
+    def close_listeners(self, *, shared: bool) -> None:
+        """Close this process's copies of all listeners; `shared`: somebody else goes on accepting from them."""
+        for generation in self:
+            if not shared:
+                refuse_new_connections(generation.listeners)
+            close_listeners(generation.listeners, unlink=not shared)
+            generation.listeners = []
+
+
+def _forget(generation: Generation, *, keep: Generation) -> None:
+    # Workers that still drain have copies: what waits in the queue of an address that goes is served by them.
+    gone = [listener for listener in generation.listeners if listener not in keep.listeners]
+    refuse_new_connections(gone)
+    close_listeners(gone, unlink=True)
 
 
 def prepare_generation(

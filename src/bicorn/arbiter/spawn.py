@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from setproctitle import setproctitle
 
+from bicorn.arbiter.outcome import headline
 from bicorn.arbiter.signals import HANDLED
 from bicorn.errors import AppImportError, BicornError, ExitCode
 from bicorn.ipc.messages import Kind, Message, send
@@ -95,11 +96,5 @@ def _fail(worker: Worker, error: BaseException) -> NoReturn:
     if worker.booted:
         sys.exit(SERVING_FAILED)
     text = str(error) or type(error).__name__
-    send(worker.ready_pipe, Message(Kind.BOOT_FAILED, os.getpid(), _headline(text)))
+    send(worker.ready_pipe, Message(Kind.BOOT_FAILED, os.getpid(), headline(text)))
     sys.exit(int(error.exit_code) if isinstance(error, AppImportError) else ExitCode.WORKER_BOOT_ERROR)
-
-
-def _headline(text: str) -> str:
-    """Give the line of an error that says most: the last one of a traceback, else the first."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines[0].startswith("Traceback") else lines[0]

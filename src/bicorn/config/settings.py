@@ -22,6 +22,7 @@ from bicorn.config.options.debugging import DebuggingOptions
 from bicorn.config.options.dirty import DirtyOptions
 from bicorn.config.options.hooks import DirtyHookOptions, HookOptions
 from bicorn.config.options.http2 import HTTP2Options
+from bicorn.config.options.lifecycle import LifecycleOptions
 from bicorn.config.options.limits import LimitOptions
 from bicorn.config.options.logs import LoggingOptions
 from bicorn.config.options.mechanics import LeniencyOptions, ProcessOptions, ProxyOptions
@@ -57,6 +58,7 @@ class Settings(
     ConfigFileOptions,
     ServerSocketOptions,
     WorkerProcessesOptions,
+    LifecycleOptions,
     SecurityOptions,
     LimitOptions,
     ObservationOptions,

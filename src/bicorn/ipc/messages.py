@@ -28,6 +28,7 @@ class Kind(enum.IntEnum):
 
     READY = 1  # it accepts connections
     BOOT_FAILED = 2  # it is going to exit before it was ready; the text says why, cause first
+    DUE = 3  # it has served its time, and serves on until a successor is ready; the text says why
 
 
 @dataclasses.dataclass(frozen=True)

@@ -220,6 +220,11 @@ class Worker:
         if self.ready_pipe >= 0:
             send(self.ready_pipe, Message(Kind.READY, os.getpid()))
 
+    def ask_for_successor(self, reason: str) -> None:
+        """Tell the arbiter that this worker has served its time, and go on: SIGTERM comes when a successor is ready."""
+        if self.ready_pipe >= 0:
+            send(self.ready_pipe, Message(Kind.DUE, os.getpid(), reason))
+
     def is_arbiter_alive(self) -> bool:
         """Tell whether the arbiter lives, without waiting."""
         if self.lifeline < 0:

@@ -197,11 +197,9 @@ class SyncWorker(Worker):
         self.log.error("Cannot store a request body in %s (tmp_upload_dir): %s", where, why)
 
     def recycle(self) -> None:
-        """max_requests have been served."""
+        """max_requests have been served: a successor is asked for, and requests are served until it is ready."""
         self.log.info("Autorestarting worker after current request.")
-        self.alive = False
-        if self.loop is not None:
-            self.loop.retire()
+        self.ask_for_successor(f"it has served {self.max_requests} requests (max_requests)")
 
     def request_entered(self, environ: dict[str, Any]) -> Request:
         """A request is about to be answered; called only when somebody observes requests."""

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from bicorn.arbiter.policy import (
     ABORT_GRACE_S,
-    BACKOFF_MAX_S,
     Abort,
     Action,
     Backoff,
@@ -30,15 +29,22 @@ from bicorn.arbiter.policy import (
 from bicorn.arbiter.states import WorkerEvent, WorkerState, advance
 
 NOW = 1000.0
+DELAY_MAX_S = 30.0
 BOOTING, READY, DRAINING = WorkerState.BOOTING, WorkerState.READY, WorkerState.DRAINING
 QUITTING, ABORTED, KILLED = WorkerState.QUITTING, WorkerState.ABORTED, WorkerState.KILLED
 
 
 def worker(
-    pid: int, state: WorkerState = READY, *, generation: int = 1, silent: float = 0.0, since: float = 0.0
+    pid: int,
+    state: WorkerState = READY,
+    *,
+    generation: int = 1,
+    silent: float = 0.0,
+    since: float = 0.0,
+    is_due: bool = False,
 ) -> WorkerView:
     """A worker that entered its state `since` seconds ago and was heard `silent` seconds ago; its age is its pid."""
-    return WorkerView(pid, pid, generation, state, NOW - since, NOW - silent)
+    return WorkerView(pid, pid, generation, state, NOW - since, NOW - silent, is_due)
 
 
 RUNNING = Snapshot(
@@ -61,21 +67,32 @@ def situation(*workers: WorkerView, **changes: object) -> Snapshot:
     return dataclasses.replace(RUNNING, workers=workers, **changes)  # type: ignore[arg-type]  # names are checked there
 
 
+def reload(*workers: WorkerView, **changes: object) -> Snapshot:
+    """A reload from generation 1, which had two workers, to generation 2."""
+    beginning = {"generation": 2, "fallback": 1, "fallback_target": 2, "proven": False}
+    return situation(*workers, **{**beginning, **changes})
+
+
+def rolling(*workers: WorkerView, **changes: object) -> Snapshot:
+    """The same, one by one."""
+    return reload(*workers, rolling=True, **changes)
+
+
 TABLE: dict[str, tuple[Snapshot, list[Action]]] = {
-    "nobody lives": (situation(), [Spawn(), Spawn()]),
-    "one is missing": (situation(worker(1)), [Spawn()]),
+    "nobody lives": (situation(), [Spawn(1), Spawn(1)]),
+    "one is missing": (situation(worker(1)), [Spawn(1)]),
     "all is well": (situation(worker(1), worker(2)), []),
     "booting ones count": (situation(worker(1), worker(2, BOOTING)), []),
-    "draining ones do not": (situation(worker(1), worker(2, DRAINING)), [Spawn()]),
-    "killed ones do not": (situation(worker(1), worker(2, KILLED)), [Spawn()]),
+    "draining ones do not": (situation(worker(1), worker(2, DRAINING)), [Spawn(1)]),
+    "killed ones do not": (situation(worker(1), worker(2, KILLED)), [Spawn(1)]),
     "aborted ones keep their place for a moment": (situation(worker(1), worker(2, ABORTED)), []),
     "aborted ones of another generation have none": (
         situation(worker(1), worker(2, ABORTED, generation=2)),
-        [Spawn()],
+        [Spawn(1)],
     ),
     "back-off holds the spawn": (situation(worker(1), spawn_not_before=NOW + 1), []),
-    "back-off is over": (situation(worker(1), spawn_not_before=NOW), [Spawn()]),
-    "slots are out": (situation(slots_free=1), [Spawn()]),
+    "back-off is over": (situation(worker(1), spawn_not_before=NOW), [Spawn(1)]),
+    "slots are out": (situation(slots_free=1), [Spawn(1)]),
     "no slot at all": (situation(slots_free=0), []),
     "one too many: the oldest goes": (situation(worker(1), worker(2), worker(3)), [Drain(1)]),
     "one too many: rather the one that is not ready": (
@@ -88,21 +105,14 @@ TABLE: dict[str, tuple[Snapshot, list[Action]]] = {
     "not all are ready yet": (situation(worker(1), worker(2, BOOTING), proven=False), []),
     "a generation of nobody is proven at once": (situation(target=0, proven=False), [Commit()]),
     # reload
-    "a reload spawns beside the old ones": (
-        situation(worker(1), worker(2), generation=2, fallback=1, proven=False),
-        [Spawn(), Spawn()],
-    ),
-    "the old ones stay while one boots": (
-        situation(
-            worker(1), worker(2), worker(3, generation=2), worker(4, BOOTING, generation=2),
-            generation=2, fallback=1, proven=False,
-        ),
+    "a reload tries one worker first": (reload(worker(1), worker(2)), [Spawn(2)]),
+    "the old ones stay while it boots": (reload(worker(1), worker(2), worker(3, BOOTING, generation=2)), []),
+    "when it lives the others follow": (reload(worker(1), worker(2), worker(3, generation=2)), [Spawn(2)]),
+    "the old ones stay until all are ready": (
+        reload(worker(1), worker(2), worker(3, generation=2), worker(4, BOOTING, generation=2)),
         [],
     ),
-    "all new ones are ready": (
-        situation(worker(1), worker(2, generation=2), target=1, generation=2, fallback=1, proven=False),
-        [Commit()],
-    ),
+    "all new ones are ready": (reload(worker(1), worker(2, generation=2), target=1), [Commit()]),
     "after the commit the old ones drain": (
         situation(worker(1), worker(2, BOOTING), worker(3, generation=2), target=1, generation=2),
         [Drain(1), Drain(2)],
@@ -112,21 +122,70 @@ TABLE: dict[str, tuple[Snapshot, list[Action]]] = {
         [Drain(2)],
     ),
     "a reload that was overtaken": (
-        situation(worker(1), worker(2, BOOTING, generation=2), target=1, generation=3, fallback=1, proven=False),
-        [Drain(2), Spawn()],
+        reload(worker(1), worker(2, BOOTING, generation=2), target=1, generation=3, fallback_target=1),
+        [Drain(2), Spawn(3)],
     ),
-    "a dead old one is not replaced during a reload": (
-        situation(worker(2), worker(3, BOOTING, generation=2), target=1, generation=2, fallback=1, proven=False),
+    "a dead old one is replaced while nothing is known of the new ones": (
+        reload(worker(2), worker(3, BOOTING, generation=2)),
+        [Spawn(1)],
+    ),
+    "a dead old one is not replaced when a new one lives": (
+        reload(worker(2), worker(3, generation=2), worker(4, BOOTING, generation=2)),
         [],
     ),
+    "a reload in back-off": (reload(worker(1), worker(2), spawn_not_before=NOW + 1), []),
+    # rolling reload
+    "rolling: one more than before": (rolling(worker(1), worker(2)), [Spawn(2)]),
+    "rolling: not while somebody drains from before": (rolling(worker(1), worker(2), worker(3, DRAINING)), []),
+    "rolling: a new one is ready, an old one drains": (
+        rolling(worker(1), worker(2), worker(3, generation=2)),
+        [Drain(1)],
+    ),
+    "rolling: what drains is in memory": (rolling(worker(1, DRAINING), worker(2), worker(3, generation=2)), []),
+    "rolling: the next one": (rolling(worker(2), worker(3, generation=2)), [Spawn(2)]),
+    "rolling: all are there": (
+        rolling(worker(2, DRAINING), worker(3, generation=2), worker(4, generation=2)),
+        [Commit()],
+    ),
+    "rolling to fewer": (
+        rolling(worker(1), worker(2), worker(3), worker(4, generation=2), fallback_target=3),
+        [Drain(1), Drain(2)],
+    ),
+    "rolling to more": (
+        rolling(worker(1), worker(2), worker(3, generation=2), target=4),
+        [Spawn(2), Spawn(2)],
+    ),
+    # recycling
+    "a due worker gets a successor": (situation(worker(1, is_due=True), worker(2)), [Spawn(1)]),
+    "it serves until that is ready": (situation(worker(1, is_due=True), worker(2), worker(3, BOOTING)), []),
+    "then it drains": (situation(worker(1, is_due=True), worker(2), worker(3)), [Drain(1)]),
+    "not all at once": (situation(worker(1, is_due=True), worker(2, is_due=True)), [Spawn(1)]),
+    "the next one is due": (
+        situation(worker(1, DRAINING, is_due=True), worker(2, is_due=True), worker(3)),
+        [Spawn(1)],
+    ),
+    "of many, a quarter": (situation(*(worker(pid, is_due=True) for pid in range(1, 9)), target=8), [Spawn(1)] * 2),
+    "a due worker goes first when there are too many": (
+        situation(worker(1), worker(2), worker(3, is_due=True)),
+        [Drain(3)],
+    ),
+    "nobody is recycled during a reload": (reload(worker(1, is_due=True), worker(2)), [Spawn(2)]),
     # heartbeats
     "silent for long enough": (situation(worker(1), worker(2, silent=30)), [Abort(2, 30.0)]),
     "silent for nearly long enough": (situation(worker(1), worker(2, silent=29.9)), []),
     "nobody watches": (situation(worker(1), worker(2, silent=999), timeout=0.0), []),
     "silent while booting": (situation(worker(1), worker(2, BOOTING, silent=31)), [Abort(2, 31.0)]),
+    "booting for too long": (
+        situation(worker(1), worker(2, BOOTING, since=5, silent=5), boot_timeout=5.0),
+        [Abort(2, 5.0)],
+    ),
+    "booting for long, but allowed to": (
+        situation(worker(1), worker(2, BOOTING, since=59, silent=59), boot_timeout=60.0),
+        [],
+    ),
     "the abort has its grace": (situation(worker(1), worker(2), worker(3, ABORTED, silent=31, since=0.9)), []),
     "the abort's grace is over": (situation(worker(1), worker(2), worker(3, ABORTED, since=1)), [Kill(3)]),
-    "a worker that is killed is replaced": (situation(worker(1), worker(2, ABORTED, since=1)), [Kill(2), Spawn()]),
+    "a worker that is killed is replaced": (situation(worker(1), worker(2, ABORTED, since=1)), [Kill(2), Spawn(1)]),
     "a killed one is left to the kernel": (situation(worker(1), worker(2), worker(3, KILLED, since=99)), []),
     "draining may be silent": (situation(worker(1), worker(2), worker(3, DRAINING, silent=99, since=9)), []),
     "draining took too long": (situation(worker(1), worker(2), worker(3, DRAINING, since=10)), [Kill(3)]),
@@ -184,6 +243,7 @@ VIEWS = st.builds(
     state=st.sampled_from([state for state in WorkerState if state is not WorkerState.REAPED]),
     since=st.floats(NOW - 60, NOW),
     heartbeat=st.floats(NOW - 60, NOW),
+    is_due=st.booleans(),
 )
 SNAPSHOTS = st.builds(
     Snapshot,
@@ -199,6 +259,9 @@ SNAPSHOTS = st.builds(
     timeout=st.sampled_from([0.0, 1.0, 30.0]),
     graceful_timeout=st.sampled_from([0.0, 1.0, 30.0]),
     stop_deadline=st.none() | st.floats(NOW - 5, NOW + 5),
+    fallback_target=st.integers(0, 5),
+    rolling=st.booleans(),
+    boot_timeout=st.sampled_from([0.0, 5.0]),
 )
 EVENTS = {
     Drain: WorkerEvent.TOLD_TO_DRAIN,
@@ -238,7 +301,7 @@ def after(snapshot: Snapshot, decision: Decision, pids: itertools.count[int]) ->
     for action in decision.actions:
         if isinstance(action, Spawn):
             pid = next(pids)
-            workers[pid] = WorkerView(pid, pid, snapshot.generation, BOOTING, NOW, NOW)
+            workers[pid] = WorkerView(pid, pid, action.generation, BOOTING, NOW, NOW)
             snapshot = dataclasses.replace(snapshot, slots_free=snapshot.slots_free - 1)
         elif isinstance(action, Commit):
             snapshot = dataclasses.replace(snapshot, proven=True, fallback=None)
@@ -252,19 +315,20 @@ def after(snapshot: Snapshot, decision: Decision, pids: itertools.count[int]) ->
 def test_the_first_early_death_is_free_and_the_next_ones_wait_longer() -> None:
     backoff, delays = Backoff(), []
     for _ in range(12):
-        backoff = backoff_after_death(backoff, NOW, ready_for=None)
+        backoff = backoff_after_death(backoff, NOW, ready_for=None, delay_max=DELAY_MAX_S)
         delays.append(backoff.not_before - NOW)
     assert delays[:7] == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0]
-    assert set(delays[7:]) == {BACKOFF_MAX_S}
+    assert set(delays[7:]) == {DELAY_MAX_S}
 
 
 @pytest.mark.parametrize(("ready_for", "deaths"), [(None, 4), (0.9, 4), (1.0, 0), (99.0, 0)])
 def test_a_worker_that_served_for_a_while_ends_the_back_off(ready_for: float | None, deaths: int) -> None:
-    assert backoff_after_death(Backoff(3, NOW), NOW, ready_for=ready_for).deaths == deaths
+    assert backoff_after_death(Backoff(3, NOW), NOW, ready_for=ready_for, delay_max=DELAY_MAX_S).deaths == deaths
 
 
 def test_a_thousand_deaths_are_still_a_number() -> None:
-    assert backoff_after_death(Backoff(100_000, NOW), NOW, ready_for=None).not_before == NOW + BACKOFF_MAX_S
+    backoff = backoff_after_death(Backoff(100_000, NOW), NOW, ready_for=None, delay_max=DELAY_MAX_S)
+    assert backoff.not_before == NOW + DELAY_MAX_S
 
 
 def test_the_grace_after_an_abort_is_shorter_than_any_timeout_that_can_be_set() -> None:
