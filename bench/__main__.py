@@ -22,6 +22,7 @@ from bench import (
     rounds,
 )
 from bench.connections import ExchangeFailed
+from bench.load import LoadFailed
 from bench.results import Failure, Run
 from bench.rounds import Plan
 from bench.running import ServerFailed
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str]) -> None:
         _CHORES[options.chore](options)
     except (ServerFailed, ExchangeFailed) as error:
         raise SystemExit(f"bench: the server {error}") from None
+    except LoadFailed as error:
+        raise SystemExit(f"bench: {error}") from None
 
 
 def _parser() -> argparse.ArgumentParser:

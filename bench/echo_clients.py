@@ -56,9 +56,11 @@ class EchoClient:
             echo += self._receive()
         if echo != self._echo:
             raise ExchangeFailed(f"echoed something else: {bytes(echo[:80])!r}")
+        # With a timeout Python calls poll() before each send and recv. load.run ends a process that hangs.
+        self.sock.settimeout(None)
 
-    def send(self, now_ns: int) -> None:
-        self._sent_ns = now_ns
+    def send(self) -> None:
+        self._sent_ns = time.perf_counter_ns()
         self._missing = len(self._echo)
         self.sock.sendall(self._question)
 
@@ -105,7 +107,7 @@ def _exchange(clients: list[EchoClient], end_ns: int) -> list[int]:
     now_ns = time.perf_counter_ns()
     for client in clients:
         poll.register(client.sock.fileno(), select.EPOLLIN)
-        client.send(now_ns)
+        client.send()
     while now_ns < end_ns:
         events = poll.poll(STALL_TIMEOUT_S)
         if not events:
@@ -115,7 +117,7 @@ def _exchange(clients: list[EchoClient], end_ns: int) -> list[int]:
             latency_ns = client.on_readable(buffer)
             if latency_ns is not None:
                 latencies_ns.append(latency_ns)
-                client.send(time.perf_counter_ns())
+                client.send()
         now_ns = time.perf_counter_ns()
     return latencies_ns
 

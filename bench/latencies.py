@@ -18,14 +18,14 @@ def print_result(latencies_ns: Sequence[int], seconds: float, *, errors: int = 0
         "duration_us": round(seconds * 1e6),
         "errors_status": 0,
         "errors_socket": errors,
-        "p50_us": _percentile_us(ordered, 50),
-        "p99_us": _percentile_us(ordered, 99),
+        "p50_us": percentile(ordered, 50) / 1e3,
+        "p99_us": percentile(ordered, 99) / 1e3,
         "max_us": ordered[-1] / 1e3,
     }
     print(json.dumps(found), flush=True)
 
 
-def _percentile_us(ordered_ns: Sequence[int], percent: int) -> float:
+def percentile(ordered: Sequence[int], percent: int) -> int:
     """The nearest rank, as wrk does: a latency that was measured, not one between two."""
-    rank = -(-len(ordered_ns) * percent // 100)
-    return ordered_ns[rank - 1] / 1e3
+    rank = -(-len(ordered) * percent // 100)
+    return ordered[rank - 1]

@@ -17,6 +17,7 @@ from bench.running import pinned
 from bench.servers import ROOT
 
 CONNECTIONS: Final = 64
+HANG_TIMEOUT_S: Final = 60
 _SCRIPT: Final = ROOT / "bench" / "wrk.lua"
 
 
@@ -101,17 +102,22 @@ class LoadResult:
 
 def run(load: Load, port: int, *, seconds: int, cpu: int | None) -> LoadResult:
     """Loads 127.0.0.1:port for whole seconds (wrk knows no others), from one core or from any."""
-    done = subprocess.run(
-        pinned(cpu, load.command(port, seconds)),
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **load.environment()},
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            pinned(cpu, load.command(port, seconds)),
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **load.environment()},
+            timeout=seconds + HANG_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise LoadFailed(f"the load did not end {HANG_TIMEOUT_S} s after its time") from None
     line = next((line for line in done.stdout.splitlines() if line.startswith('{"requests"')), None)
     if line is None:
-        raise LoadFailed(f"the load printed no result: {(done.stderr or done.stdout).strip()[-200:]}")
+        said = (done.stderr or done.stdout).strip().splitlines() or ["nothing at all"]
+        raise LoadFailed(f"the load printed no result but {said[-1]}")
     found = json.loads(line)
     if found["requests"] == 0:
         raise LoadFailed("the load got no answer at all")
