@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from bicorn.observe.log import Logger
 
 _STOP_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
+#: How long a worker with nothing to do waits at most before it shows that it is alive, in seconds.
+HEARTBEAT_S: Final = 1.0
 #: Where the arbiter stands in `pid` before the fork; Gunicorn's pre_fork hooks see the same.
 BOOTING_PID: Final = "[booting]"
 
@@ -185,6 +187,11 @@ class Worker:
         return Reloader(
             self.cfg.reload_extra_files, self.cfg.reload_engine, on_change, lambda text: self.log.warning("%s", text)
         )
+
+    @property
+    def heartbeat_interval(self) -> float:
+        """How often run() has to notify(), in seconds: twice within `timeout`, and at least once a second."""
+        return min(HEARTBEAT_S, self.timeout or HEARTBEAT_S)
 
     # -- what the arbiter learns ---------------------------------------------------------------
 
