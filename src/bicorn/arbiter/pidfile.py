@@ -51,6 +51,12 @@ class Pidfile:
         os.replace(temporary, self.fname)
         self.pid = pid
 
+    def rename(self, fname: str) -> None:
+        """Move the file to another name, in place of what a process that has gone left there."""
+        with contextlib.suppress(FileNotFoundError):  # Somebody removed it: there is nothing to move.
+            os.replace(self.fname, fname)
+        self.fname = fname
+
     def validate(self) -> int | None:
         """Give the pid in the file if the process that wrote it lives, else None."""
         try:

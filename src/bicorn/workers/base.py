@@ -153,6 +153,8 @@ class Worker:
         self.booted = True
         if not self.SAYS_READY:
             self._expect_ready()
+        # A request that is being served must not see its system calls interrupted; a boot that hangs has to.
+        signal.siginterrupt(signal.SIGTERM, False)
         self.run()
 
     def load_wsgi(self) -> None:
@@ -252,8 +254,6 @@ class Worker:
         signal.signal(signal.SIGINT, self.handle_quit)
         signal.signal(signal.SIGWINCH, self.handle_winch)
         signal.signal(signal.SIGABRT, self.handle_abort)
-        # A request that is being served must not see its system calls interrupted.
-        signal.siginterrupt(signal.SIGTERM, False)
         signal.siginterrupt(signal.SIGUSR1, False)
         if self.PIPE:
             signal.set_wakeup_fd(self.PIPE[1], warn_on_full_buffer=False)
@@ -272,6 +272,10 @@ class Worker:
             # uvicorn's worker hands it here, and its loop never looks at `alive`: it would serve on until it is killed.
             self.handle_quit(sig, frame)
         self.alive = False
+        if not self.booted and not self._is_leaving:
+            # Nothing was accepted, and the application may be waiting for something that never comes.
+            self.begin_exit()
+            self._exit(0)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         """SIGINT, SIGQUIT: stop now."""
