@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.server import Serve, Server, children_of, wait_until
+from harness.server import Kind, Serve, Server, children_of, wait_until
 
 Start = Callable[..., Server]
 
@@ -35,9 +35,7 @@ WHO = (
 @needs_root
 @pytest.mark.parametrize("kind", ["bicorn", "gunicorn"])
 @pytest.mark.parametrize(("initgroups", "groups"), [([], None), (["--initgroups"], [GAMES])])
-def test_workers_give_up_root_for_good(
-    serve: Serve, kind: str, initgroups: list[str], groups: list[int] | None
-) -> None:
+def test_workers_give_up_root(serve: Serve, kind: Kind, initgroups: list[str], groups: list[int] | None) -> None:
     # Loaded before the fork: the directory of the test is root's.
     arguments = ("--preload", "-u", "nobody", "-g", "games", *initgroups)
     server = serve("who:app", *arguments, kind=kind, files={"who.py": WHO})
