@@ -2,13 +2,12 @@
 //!
 //! Owns       `start_response`, the `write` it returns, and `wsgi.early_hints`: three faces of one object.
 //! Never      outlives its exchange in effect: once the answer is finished, a call says so and does nothing.
-//! Invariant  the pointer to the outbox is set only while the loop is inside the application, which is
-//!            the only time at which the outbox it points to cannot move or be used by anybody else.
+//! Invariant  the pointer to the outbox is set only while its job is inside the application, which is the
+//!            only time at which the outbox it points to cannot move or be used by anybody else.
 
 use std::os::fd::{BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
-use std::thread::{ThreadId, current};
 
 use bicorn_reactor::{Flush, Outbox};
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyRuntimeError, PyTypeError};
@@ -46,12 +45,12 @@ pub struct Exchange {
     rules: WriteRules,
     /// Bytes that left while the application ran, which the loop has not counted.
     sent_early: usize,
-    /// The loop's thread: the only one that may touch the outbox.
-    thread: ThreadId,
+    /// Whoever called the application: the only thread that may touch the outbox.
+    thread: usize,
 }
 
 // SAFETY: everything here is touched with the interpreter lock held, and the pointer in `wire` is
-// cleared before the loop goes on without the application.
+// cleared before the job goes on without the application.
 unsafe impl Send for Exchange {}
 // SAFETY: as above.
 unsafe impl Sync for Exchange {}
@@ -70,7 +69,7 @@ impl Exchange {
 impl Exchange {
     /// An exchange between two requests.
     pub fn new(server: &[u8], rules: WriteRules) -> Self {
-        Self { response: Response::new(server), wire: None, rules, sent_early: 0, thread: current().id() }
+        Self { response: Response::new(server), wire: None, rules, sent_early: 0, thread: 0 }
     }
 
     /// The application is entered: it may write.
@@ -78,6 +77,7 @@ impl Exchange {
     pub fn enter(&mut self, outbox: &mut Outbox<Chunk>, socket: BorrowedFd<'_>) {
         let socket = std::os::fd::AsRawFd::as_raw_fd(&socket);
         self.wire = Some(Wire { outbox: NonNull::from(outbox), socket });
+        self.thread = this_thread();
     }
 
     /// The application has returned.
@@ -96,11 +96,11 @@ impl Exchange {
     /// meanwhile: it could call `write()`, which takes them too.
     ///
     /// # Errors
-    /// The loop is not inside the application.
+    /// The job is not inside the application.
     #[inline]
     pub fn parts(&mut self) -> PyResult<(&mut Response, &mut Outbox<Chunk>)> {
         let wire = self.wire.ok_or_else(|| PyRuntimeError::new_err("this request is over"))?;
-        // SAFETY: the loop is inside the application and uses the outbox through this pointer only; see
+        // SAFETY: the job is inside the application and uses the outbox through this pointer only; see
         // the invariant of this module. The exchange is borrowed for as long as the outbox is.
         Ok((&mut self.response, unsafe { &mut *wire.outbox.as_ptr() }))
     }
@@ -108,7 +108,7 @@ impl Exchange {
     /// An application that handed `write` or `early_hints` to another thread could call it at any
     /// moment, also while the loop itself uses the outbox.
     fn refuse_other_threads(&self) -> PyResult<()> {
-        if current().id() == self.thread {
+        if this_thread() == self.thread {
             return Ok(());
         }
         Err(PyRuntimeError::new_err("this must be called in the thread that the application was called in"))
@@ -168,6 +168,7 @@ impl Exchange {
             self.sent_early += sent;
             match flushed {
                 Ok(Flush::Done) => return Ok(()),
+                Ok(Flush::Yielded) => {} // Nobody's turn but this application's.
                 Ok(Flush::Blocked) if waiting_bytes <= self.rules.waiting_bytes => return Ok(()),
                 Ok(Flush::Blocked) => self.wait_writable(py, socket)?,
                 Err(errno) => return Err(os_error(errno)),
@@ -194,6 +195,13 @@ impl Exchange {
             }
         }
     }
+}
+
+/// Tells one living thread from another, for less than its id costs.
+#[inline]
+fn this_thread() -> usize {
+    thread_local!(static HERE: u8 = const { 0 });
+    HERE.with(|here| std::ptr::from_ref(here) as usize)
 }
 
 fn os_error(errno: Errno) -> PyErr {

@@ -7,17 +7,23 @@
 use pyo3::prelude::*;
 
 mod access;
+mod attached;
 mod body;
 mod chunk;
+mod context;
 mod environ;
 mod exchange;
 mod file_wrapper;
+mod front;
+mod green_loop;
 mod input;
 mod names;
+mod options;
 mod peer;
 mod response;
 mod response_head;
 mod scoreboard;
+mod stock;
 mod sync_loop;
 mod text;
 mod trust;
@@ -28,6 +34,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<access::AccessLog>()?;
     module.add_class::<file_wrapper::FileWrapper>()?;
+    module.add_class::<green_loop::GreenLoop>()?;
+    module.add_class::<green_loop::GreenJob>()?;
     module.add_class::<input::EmptyInput>()?;
     module.add_class::<scoreboard::Scoreboard>()?;
     module.add_class::<scoreboard::Slot>()?;

@@ -56,10 +56,19 @@ pub struct Responding<A: Application> {
     pub outbox: Outbox<A::Chunk>,
     /// Where more of it comes from.
     pub stream: Option<A::Stream>,
+    /// Who has to go on with the stream.
+    pub home: Option<usize>,
     /// What follows; meaningful once `stream` is gone.
     pub then: Then,
     /// Bytes of the next requests, as in [`Stage::Serving`].
     pub pending: Vec<u8>,
+}
+
+impl<A: Application> Responding<A> {
+    /// An answer without a stream.
+    pub fn of(outbox: Outbox<A::Chunk>, then: Then, pending: Vec<u8>) -> Self {
+        Self { outbox, stream: None, home: None, then, pending }
+    }
 }
 
 /// Where a connection is in its life.

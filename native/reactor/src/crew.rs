@@ -11,6 +11,7 @@
 //! and takes it again, while the others rest. Only when an application takes its time does the watch
 //! call another thread to the loop, or hold it itself while all of them are busy (ADR 0004).
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
@@ -30,14 +31,25 @@ pub const TICK: Duration = Duration::from_millis(1);
 const TICKS_AWAKE: u32 = 16;
 
 /// The loop, held.
-type Held<'a, A> = MutexGuard<'a, Server<A>>;
+pub type Held<'a, A> = MutexGuard<'a, Server<A>>;
 
-#[derive(Debug, Default)]
-struct Rest {
+struct Rest<A: Application> {
+    /// For each thread, the answers that it has begun and that can go on.
+    mail: Vec<VecDeque<Box<Job<A>>>>,
     /// Threads that are called and have not got up yet.
     called: usize,
     /// The loop has ended: there is nothing to get up for.
     ended: bool,
+}
+
+/// What a thread is to do.
+enum Turn<'a, A: Application> {
+    /// The loop is free.
+    Loop(Held<'a, A>),
+    /// An answer goes on that this thread has begun.
+    Mail(Box<Job<A>>),
+    /// Nothing more.
+    Ended,
 }
 
 /// The threads of one worker.
@@ -48,7 +60,7 @@ pub struct Crew<A: Application> {
     back: Mutex<Vec<Box<Job<A>>>>,
     /// Whoever holds the loop may be waiting in the kernel.
     asleep: AtomicBool,
-    rest: Mutex<Rest>,
+    rest: Mutex<Rest<A>>,
     call: Condvar,
     /// Threads that rest, called or not.
     resting: AtomicUsize,
@@ -69,17 +81,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<A: Application> Crew<A> {
-    /// A crew around a loop.
+    /// A crew of this many threads around a loop.
     ///
     /// # Errors
     /// The kernel gave no descriptor.
-    pub fn new(server: Server<A>, orders: Arc<Orders>) -> Result<Self, Errno> {
+    pub fn new(server: Server<A>, orders: Arc<Orders>, threads: usize) -> Result<Self, Errno> {
         Ok(Self {
             server: Mutex::new(server),
             orders,
             back: Mutex::new(Vec::new()),
             asleep: AtomicBool::new(false),
-            rest: Mutex::new(Rest::default()),
+            rest: Mutex::new(Rest {
+                mail: (0..threads).map(|_| VecDeque::new()).collect(),
+                called: 0,
+                ended: false,
+            }),
             call: Condvar::new(),
             resting: AtomicUsize::new(0),
             watch_holds: AtomicBool::new(false),
@@ -90,13 +106,15 @@ impl<A: Application> Crew<A> {
         })
     }
 
-    /// Serves in this thread until the loop has ended. `run` runs a job; `woken` is called whenever
-    /// something outside the loop asked for attention while this thread held it.
+    /// Serves in this thread, the one with this number, until the loop has ended. `run` runs a job;
+    /// `woken` is called whenever something outside the loop asked for attention while this thread held
+    /// it, and after every rest.
     ///
     /// # Errors
     /// The kernel refused to wait, or what `woken` gives.
     pub fn work<W: Waiter, E: From<Errno>>(
         &self,
+        thread: usize,
         waiter: &mut W,
         mut run: impl FnMut(&mut Job<A>, &mut W),
         mut woken: impl FnMut() -> Result<(), E>,
@@ -105,16 +123,27 @@ impl<A: Application> Crew<A> {
         loop {
             let mut server = match held.take() {
                 Some(server) => server,
-                None => match self.take(waiter, &mut woken)? {
-                    Some(server) => server,
-                    None => return Ok(()),
+                None => match self.take(thread, waiter, &mut woken)? {
+                    Turn::Loop(server) => server,
+                    Turn::Mail(mut job) => {
+                        run(&mut job, waiter);
+                        held = self.give_back(job);
+                        continue;
+                    }
+                    Turn::Ended => return Ok(()),
                 },
             };
             match self.next(&mut server, waiter) {
+                Ok(Next::Job(job)) if job.home.is_some_and(|home| home != thread) => {
+                    self.departures.fetch_add(1, Relaxed);
+                    drop(server);
+                    self.send_home(job);
+                }
                 Ok(Next::Job(mut job)) => {
                     self.departures.fetch_add(1, Relaxed);
                     drop(server);
                     self.look_after_the_loop();
+                    job.home = Some(thread);
                     run(&mut job, waiter);
                     held = self.give_back(job);
                 }
@@ -136,13 +165,18 @@ impl<A: Application> Crew<A> {
         }
     }
 
-    /// The loop, held, for whoever has no thread of the crew. Never called with the loop held.
-    pub fn hold(&self) -> Held<'_, A> {
-        lock(&self.server)
+    /// The rest of an answer runs in the thread that began it: its application may have left things there.
+    fn send_home(&self, job: Box<Job<A>>) {
+        let home = job.home.unwrap_or_default();
+        lock(&self.rest).mail[home].push_back(job);
+        self.call.notify_all();
     }
 
     /// Goes on with the loop after taking in what has come back.
-    fn next(&self, server: &mut Server<A>, waiter: &mut impl Waiter) -> Result<Next<A>, Errno> {
+    ///
+    /// # Errors
+    /// The kernel refused to wait.
+    pub fn next(&self, server: &mut Server<A>, waiter: &mut impl Waiter) -> Result<Next<A>, Errno> {
         self.take_back(server);
         self.asleep.store(true, SeqCst);
         // Given back after the look above and before the flag: nobody has rung for it.
@@ -159,7 +193,7 @@ impl<A: Application> Crew<A> {
     }
 
     /// Gives a job back; with it comes the loop, if nobody else holds it.
-    fn give_back(&self, job: Box<Job<A>>) -> Option<Held<'_, A>> {
+    pub fn give_back(&self, job: Box<Job<A>>) -> Option<Held<'_, A>> {
         if let Some(left) = job.left {
             let took_ns = left.left_ns.saturating_sub(left.entered_ns);
             self.slow.store(took_ns > TICK.as_nanos() as u64, Relaxed);
@@ -176,7 +210,8 @@ impl<A: Application> Crew<A> {
         self.try_take()
     }
 
-    fn try_take(&self) -> Option<Held<'_, A>> {
+    /// The loop, if nobody holds it.
+    pub fn try_take(&self) -> Option<Held<'_, A>> {
         match self.server.try_lock() {
             Ok(server) => Some(server),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -184,18 +219,24 @@ impl<A: Application> Crew<A> {
         }
     }
 
-    /// The loop, when it is free; none when it has ended. Rests meanwhile.
+    /// What this thread is to do next. Rests until there is something.
     fn take<E>(
         &self,
+        thread: usize,
         waiter: &mut impl Waiter,
         woken: &mut impl FnMut() -> Result<(), E>,
-    ) -> Result<Option<Held<'_, A>>, E> {
+    ) -> Result<Turn<'_, A>, E> {
         loop {
-            if self.has_ended() {
-                return Ok(None);
+            let mut rest = lock(&self.rest);
+            if let Some(job) = rest.mail[thread].pop_front() {
+                return Ok(Turn::Mail(job));
             }
+            if rest.ended {
+                return Ok(Turn::Ended);
+            }
+            drop(rest);
             if let Some(server) = self.try_take() {
-                return Ok(Some(server));
+                return Ok(Turn::Loop(server));
             }
             self.resting.fetch_add(1, SeqCst);
             if self.watch_holds.load(SeqCst) {
@@ -203,7 +244,7 @@ impl<A: Application> Crew<A> {
             }
             waiter.wait(|| {
                 let mut rest = lock(&self.rest);
-                while rest.called == 0 && !rest.ended {
+                while rest.called == 0 && rest.mail[thread].is_empty() && !rest.ended {
                     rest = self.call.wait(rest).unwrap_or_else(PoisonError::into_inner);
                 }
                 rest.called = rest.called.saturating_sub(1);

@@ -316,7 +316,8 @@ pub fn complete<A: Application>(
         },
         Fate::Unsent { then, blocked } => {
             let outbox = std::mem::take(&mut job.outbox);
-            let responding = Responding { outbox, stream: job.stream.take(), then, pending };
+            let stream = job.stream.take();
+            let responding = Responding { outbox, stream, home: job.home, then, pending };
             respond_later(connection, core, responding);
             if !blocked {
                 core.unfinished.push(connection.token);
@@ -347,8 +348,8 @@ fn go_on<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, pen
 /// its way.
 #[cold]
 fn put_off<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, pending: Vec<u8>) {
-    let outbox = Outbox::default();
-    respond_later(connection, core, Responding { outbox, stream: None, then: Then::KeepAlive, pending });
+    let responding = Responding::of(Outbox::default(), Then::KeepAlive, pending);
+    respond_later(connection, core, responding);
     core.unfinished.push(connection.token);
 }
 
@@ -376,6 +377,7 @@ pub fn pull<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) 
     job.task = Task::Pull;
     job.stream = responding.stream;
     job.outbox = responding.outbox;
+    job.home = responding.home;
     job.then = responding.then;
     job.client_keeps_alive = responding.then == Then::Linger;
     send_out(connection, core, job, responding.pending);

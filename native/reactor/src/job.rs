@@ -5,7 +5,7 @@
 //! Invariant  a job is out at most once a connection, and its connection is neither read nor closed while
 //!            it is out.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bicorn_wire::{Head, Refusal};
@@ -99,9 +99,12 @@ pub struct Job<A: Application> {
     pub fate: Fate,
     /// The client is willing to go on after this answer.
     pub client_keeps_alive: bool,
+    /// The number of the thread or greenlet that began the answer, and has to go on with it.
+    pub home: Option<usize>,
     /// What follows if the stream ends here.
     pub then: Then,
-    pub(crate) socket: Option<Arc<OwnedFd>>,
+    /// The connection's socket, which stays open while the job is out; none for an answer to abandon.
+    pub socket: Option<Arc<OwnedFd>>,
 }
 
 impl<A: Application> Default for Job<A> {
@@ -118,6 +121,7 @@ impl<A: Application> Default for Job<A> {
             sent: 0,
             fate: Fate::Broken,
             client_keeps_alive: false,
+            home: None,
             then: Then::Close,
             socket: None,
         }
@@ -125,11 +129,6 @@ impl<A: Application> Default for Job<A> {
 }
 
 impl<A: Application> Job<A> {
-    /// The connection's socket, which stays open while the job is out; none for an answer to abandon.
-    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.socket.as_deref().map(AsFd::as_fd)
-    }
-
     /// Does what is to be done, and sends what comes of it as far as the socket takes it: usually all.
     pub fn run(&mut self, handler: &impl Handler<A>) {
         let mut outcome = match self.task {
@@ -170,6 +169,11 @@ impl<A: Application> Job<A> {
         self.end_turn(outcome);
     }
 
+    /// Whether the application has more to give.
+    pub fn goes_on(&self) -> bool {
+        self.stream.is_some() && matches!(self.fate, Fate::Unsent { .. })
+    }
+
     /// Others wait: the rest of a quick reader's answer comes in its next turn.
     fn end_turn(&mut self, outcome: Outcome) {
         match outcome {
@@ -190,8 +194,8 @@ impl<A: Application> Job<A> {
     /// What was sent before the break still goes out; the missing end tells the peer.
     fn break_off(&mut self, reset: bool) {
         let _ = self.flush();
-        if reset && let Some(socket) = self.socket() {
-            crate::respond::reset_at_close(socket);
+        if reset && let Some(socket) = &self.socket {
+            crate::respond::reset_at_close(socket.as_fd());
         }
         self.fate = Fate::Broken;
     }
@@ -209,6 +213,7 @@ impl<A: Application> Job<A> {
         self.stream = None;
         self.peer = None;
         self.socket = None;
+        self.home = None;
         self.left = None;
         self.sent = 0;
         self.fate = Fate::Broken;

@@ -117,8 +117,7 @@ pub fn refuse<A: Application>(
         Ok(Flush::Done) => linger(connection, core),
         Ok(_) => {
             let outbox = std::mem::take(&mut core.outbox);
-            let then = Then::Linger;
-            respond_later(connection, core, Responding { outbox, stream: None, then, pending: Vec::new() });
+            respond_later(connection, core, Responding::of(outbox, Then::Linger, Vec::new()));
             Keep
         }
         Err(_) => Close,

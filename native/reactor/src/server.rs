@@ -285,9 +285,9 @@ impl<A: Application> Server<A> {
         }
     }
 
-    /// The application, for what it has to say at the end.
-    pub fn application(&mut self) -> &mut A {
-        &mut self.core.app
+    /// Whether there is work that no event will announce.
+    pub fn wants_attention(&self) -> bool {
+        !self.core.ready.is_empty() || !self.core.unfinished.is_empty() || self.core.draining
     }
 
     /// The epoll set, readable when there is something to do: for loops that wait on it among others.
@@ -394,6 +394,7 @@ impl<A: Application> Server<A> {
         {
             let mut job = self.core.spare_job();
             job.stream = responding.stream;
+            job.home = responding.home;
             self.abandon(job);
         }
         if self.closed.full {

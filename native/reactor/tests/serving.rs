@@ -156,7 +156,7 @@ fn start(threads: usize, timeouts: Timeouts) -> Running {
     let spool = SpoolRules { body_bytes: 100_000, total_bytes: 1_000_000, directory: std::env::temp_dir() };
     let front = Front { slot: Box::new(Slot::default()) };
     let core = Core::new(front, Rules::default(), timeouts, Spool::new(spool), u64::MAX);
-    let crew = Crew::new(Server::new(core, sources).unwrap(), Arc::clone(&orders)).unwrap();
+    let crew = Crew::new(Server::new(core, sources).unwrap(), Arc::clone(&orders), threads).unwrap();
     let echo = Echo { seen: Arc::clone(&seen) };
     let thread = std::thread::spawn(move || run(&crew, &echo, threads));
     Running { address, seen, orders, thread }
@@ -165,10 +165,10 @@ fn start(threads: usize, timeouts: Timeouts) -> Running {
 /// Runs a crew to its end, the calling thread being its watch.
 fn run(crew: &Crew<Front>, echo: &Echo, threads: usize) {
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
+        for thread in 0..threads {
+            scope.spawn(move || {
                 let woken = || Ok::<(), Errno>(());
-                crew.work(&mut Unattached::default(), |job, _| job.run(echo), woken).unwrap();
+                crew.work(thread, &mut Unattached::default(), |job, _| job.run(echo), woken).unwrap();
             });
         }
         let mut watch = Watch::new(crew);

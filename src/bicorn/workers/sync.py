@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 from datetime import timedelta
 from types import FrameType
@@ -107,6 +108,7 @@ class SyncWorker(Worker):
             "spool_directory": cfg.tmp_upload_dir or tempfile.gettempdir(),
             "max_requests": self.max_requests,
             "observed": self._is_observed(),
+            "connections_max": sys.maxsize,
             "server": cfg.server_header,
             "shared_listeners": cfg.workers > 1,
         }
