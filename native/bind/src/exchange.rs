@@ -8,8 +8,9 @@
 use std::os::fd::{BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
-use bicorn_reactor::{Flush, Outbox};
+use bicorn_reactor::{Flush, Gate, Outbox};
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::ffi::{self, PyMethodDef, PyMethodDefPointer};
 use pyo3::prelude::*;
@@ -30,10 +31,10 @@ pub struct WriteRules {
     pub patience_ms: u64,
 }
 
-#[derive(Clone, Copy)]
 struct Wire {
     outbox: NonNull<Outbox<Chunk>>,
     socket: RawFd,
+    gate: Option<Arc<Gate>>,
 }
 
 /// The server's side of one exchange; as a Python object it is the `write` callable of PEP 3333.
@@ -74,9 +75,9 @@ impl Exchange {
 
     /// The application is entered: it may write.
     #[inline]
-    pub fn enter(&mut self, outbox: &mut Outbox<Chunk>, socket: BorrowedFd<'_>) {
+    pub fn enter(&mut self, outbox: &mut Outbox<Chunk>, socket: BorrowedFd<'_>, gate: Option<Arc<Gate>>) {
         let socket = std::os::fd::AsRawFd::as_raw_fd(&socket);
-        self.wire = Some(Wire { outbox: NonNull::from(outbox), socket });
+        self.wire = Some(Wire { outbox: NonNull::from(outbox), socket, gate });
         self.thread = this_thread();
     }
 
@@ -99,7 +100,7 @@ impl Exchange {
     /// The job is not inside the application.
     #[inline]
     pub fn parts(&mut self) -> PyResult<(&mut Response, &mut Outbox<Chunk>)> {
-        let wire = self.wire.ok_or_else(|| PyRuntimeError::new_err("this request is over"))?;
+        let wire = self.wire.as_ref().ok_or_else(|| PyRuntimeError::new_err("this request is over"))?;
         // SAFETY: the job is inside the application and uses the outbox through this pointer only; see
         // the invariant of this module. The exchange is borrowed for as long as the outbox is.
         Ok((&mut self.response, unsafe { &mut *wire.outbox.as_ptr() }))
@@ -158,7 +159,11 @@ impl Exchange {
 
     /// Gives the kernel what it takes; waits only once too much has gathered.
     fn send_now(&mut self, py: Python<'_>) -> PyResult<()> {
-        let Some(Wire { socket, .. }) = self.wire else { return Ok(()) };
+        let Some(Wire { socket, gate, .. }) = &self.wire else { return Ok(()) };
+        if gate.as_ref().is_some_and(|gate| !gate.pass()) {
+            return Err(os_error(Errno::TIMEDOUT)); // Its client was told so long ago.
+        }
+        let socket = *socket;
         loop {
             let mut sent = 0;
             let (_, outbox) = self.parts()?;

@@ -82,7 +82,7 @@ impl GreenLoop {
         loop {
             match crew.next(&mut server, &mut Hurried).map_err(Ended::from)? {
                 Next::Job(job) => jobs.push(GreenJob::new(&self.shared, job)),
-                Next::Woken => {}
+                Next::Woken | Next::Signal => {}
                 Next::Idle(wait) => return Ok((jobs, Some(wait.as_secs_f64()))),
                 Next::Ended => {
                     drop(server);

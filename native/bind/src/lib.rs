@@ -26,6 +26,7 @@ mod scoreboard;
 mod stock;
 mod sync_loop;
 mod text;
+mod thread_loop;
 mod trust;
 mod wsgi;
 

@@ -87,7 +87,7 @@ impl SyncLoop {
                     slot.beat(left.left_ns);
                 }
             },
-            || self.look_around(py),
+            |_| self.look_around(py),
         );
         match self.wsgi.fatal().take() {
             Some(error) => Err(error),

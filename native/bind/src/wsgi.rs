@@ -387,7 +387,7 @@ impl Handler<Front> for Wsgi {
         // The exchange points to it: it must not be reachable through the job meanwhile.
         let mut outbox = std::mem::take(&mut job.outbox);
         let socket = job.socket.as_deref().expect("a job that calls has its socket");
-        open.exchange(py).borrow_mut().enter(&mut outbox, socket.as_fd());
+        open.exchange(py).borrow_mut().enter(&mut outbox, socket.as_fd(), job.gate.clone());
         open.context.enter(py);
         let given = self.run(py, &mut open);
         let outcome = match given {
@@ -414,7 +414,7 @@ impl Handler<Front> for Wsgi {
         self.slot().request_resumed(monotonic_ns(), &stream.name.0, &stream.name.1);
         let mut outbox = std::mem::take(&mut job.outbox);
         let socket = job.socket.as_deref().expect("a job that pulls has its socket");
-        stream.open.exchange(py).borrow_mut().enter(&mut outbox, socket.as_fd());
+        stream.open.exchange(py).borrow_mut().enter(&mut outbox, socket.as_fd(), job.gate.clone());
         stream.open.context.enter(py);
         let outcome = match step(stream.open.exchange(py), stream.iterator.bind(py)) {
             Ok(Step::More) => {

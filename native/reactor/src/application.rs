@@ -117,8 +117,10 @@ impl Waiter for Unattached {
 pub enum Next<A: Application> {
     /// A job to run, and to give back.
     Job(Box<Job<A>>),
-    /// Something outside asks for attention: a signal, a thread, an order.
+    /// Another thread asks for attention, or an order has come.
     Woken,
+    /// A signal has arrived.
+    Signal,
     /// There is nothing to do before this much time has passed; given only to a waiter that may not block.
     Idle(Duration),
     /// The drain is over, or the loop was stopped.

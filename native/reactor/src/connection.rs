@@ -107,6 +107,8 @@ pub struct Connection<A: Application> {
     pub served: bool,
     /// Both directions are gone: whatever is still computed for it has no reader.
     pub gone: bool,
+    /// Somebody else has answered for the application, which may never come back.
+    pub written_off: bool,
     /// Requests begun since others had their turn.
     pub begun: u8,
 }
@@ -124,6 +126,7 @@ impl<A: Application> Connection<A> {
             readable: true,
             served: false,
             gone: false,
+            written_off: false,
             begun: 0,
         }
     }

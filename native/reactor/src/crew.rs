@@ -23,6 +23,7 @@ use crate::bell::Bell;
 use crate::job::Job;
 use crate::orders::Orders;
 use crate::server::Server;
+use crate::timer::Token;
 
 /// How long the loop may be left alone while an application runs; also what counts as quick.
 pub const TICK: Duration = Duration::from_millis(1);
@@ -42,6 +43,15 @@ struct Rest<A: Application> {
     ended: bool,
 }
 
+/// Why a thread should look around.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A signal arrived while it held the loop.
+    Signal,
+    /// It has rested: a signal that arrived meanwhile has woken whoever held the loop.
+    Rested,
+}
+
 /// What a thread is to do.
 enum Turn<'a, A: Application> {
     /// The loop is free.
@@ -58,6 +68,8 @@ pub struct Crew<A: Application> {
     orders: Arc<Orders>,
     /// Jobs that have run while somebody else held the loop.
     back: Mutex<Vec<Box<Job<A>>>>,
+    /// Connections whose jobs are not waited for.
+    written_off: Mutex<Vec<Token>>,
     /// Whoever holds the loop may be waiting in the kernel.
     asleep: AtomicBool,
     rest: Mutex<Rest<A>>,
@@ -90,6 +102,7 @@ impl<A: Application> Crew<A> {
             server: Mutex::new(server),
             orders,
             back: Mutex::new(Vec::new()),
+            written_off: Mutex::new(Vec::new()),
             asleep: AtomicBool::new(false),
             rest: Mutex::new(Rest {
                 mail: (0..threads).map(|_| VecDeque::new()).collect(),
@@ -107,23 +120,22 @@ impl<A: Application> Crew<A> {
     }
 
     /// Serves in this thread, the one with this number, until the loop has ended. `run` runs a job;
-    /// `woken` is called whenever something outside the loop asked for attention while this thread held
-    /// it, and after every rest.
+    /// `look` is told when there may be something outside the loop to look at.
     ///
     /// # Errors
-    /// The kernel refused to wait, or what `woken` gives.
+    /// The kernel refused to wait, or what `look` gives.
     pub fn work<W: Waiter, E: From<Errno>>(
         &self,
         thread: usize,
         waiter: &mut W,
         mut run: impl FnMut(&mut Job<A>, &mut W),
-        mut woken: impl FnMut() -> Result<(), E>,
+        mut look: impl FnMut(Notice) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut held = None;
         loop {
             let mut server = match held.take() {
                 Some(server) => server,
-                None => match self.take(thread, waiter, &mut woken)? {
+                None => match self.take(thread, waiter, &mut look)? {
                     Turn::Loop(server) => server,
                     Turn::Mail(mut job) => {
                         run(&mut job, waiter);
@@ -147,9 +159,10 @@ impl<A: Application> Crew<A> {
                     run(&mut job, waiter);
                     held = self.give_back(job);
                 }
-                Ok(Next::Woken | Next::Idle(_)) => {
-                    drop(server); // What `woken` calls may want to look at the loop.
-                    woken()?;
+                Ok(Next::Woken | Next::Idle(_)) => held = Some(server),
+                Ok(Next::Signal) => {
+                    drop(server); // Signal handlers may take their time, and may want the loop looked after.
+                    look(Notice::Signal)?;
                 }
                 Ok(Next::Ended) => {
                     drop(server);
@@ -187,6 +200,9 @@ impl<A: Application> Crew<A> {
     }
 
     fn take_back(&self, server: &mut Server<A>) {
+        for token in std::mem::take(&mut *lock(&self.written_off)) {
+            server.write_off(token);
+        }
         for job in std::mem::take(&mut *lock(&self.back)) {
             server.complete(job);
         }
@@ -224,7 +240,7 @@ impl<A: Application> Crew<A> {
         &self,
         thread: usize,
         waiter: &mut impl Waiter,
-        woken: &mut impl FnMut() -> Result<(), E>,
+        look: &mut impl FnMut(Notice) -> Result<(), E>,
     ) -> Result<Turn<'_, A>, E> {
         loop {
             let mut rest = lock(&self.rest);
@@ -250,7 +266,7 @@ impl<A: Application> Crew<A> {
                 rest.called = rest.called.saturating_sub(1);
             });
             self.resting.fetch_sub(1, SeqCst);
-            woken()?; // Whatever asked for this thread meanwhile has woken somebody else.
+            look(Notice::Rested)?;
         }
     }
 
@@ -272,6 +288,17 @@ impl<A: Application> Crew<A> {
             self.call.notify_one();
         }
         rest.called > 0
+    }
+
+    /// Makes the watch take a turn.
+    pub fn wake_watch(&self) {
+        self.watch_bell.ring();
+    }
+
+    /// Somebody else has answered for the job of this connection: the loop's end does not wait for it.
+    pub fn write_off(&self, token: Token) {
+        lock(&self.written_off).push(token);
+        self.orders.ring();
     }
 
     fn end(&self) {
@@ -353,6 +380,9 @@ impl<'a, A: Application> Watch<'a, A> {
             crew.take_back(&mut server);
             tended = server.tend(waiter);
             crew.asleep.store(false, SeqCst);
+            if server.is_over() {
+                crew.end();
+            }
         }
         crew.watch_holds.store(false, SeqCst);
         crew.call_one();

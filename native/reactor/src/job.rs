@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::application::{Application, Handler, Outcome};
 use crate::connection::Then;
+use crate::gate::Gate;
 use crate::intake::RequestBody;
 use crate::outbox::{Flush, Outbox};
 use crate::timer::Token;
@@ -101,6 +102,8 @@ pub struct Job<A: Application> {
     pub client_keeps_alive: bool,
     /// The number of the thread or greenlet that began the answer, and has to go on with it.
     pub home: Option<usize>,
+    /// Who may answer, where somebody else than the application might.
+    pub gate: Option<Arc<Gate>>,
     /// What follows if the stream ends here.
     pub then: Then,
     /// The connection's socket, which stays open while the job is out; none for an answer to abandon.
@@ -122,6 +125,7 @@ impl<A: Application> Default for Job<A> {
             fate: Fate::Broken,
             client_keeps_alive: false,
             home: None,
+            gate: None,
             then: Then::Close,
             socket: None,
         }
@@ -202,6 +206,9 @@ impl<A: Application> Job<A> {
 
     fn flush(&mut self) -> Result<Flush, Errno> {
         let Some(socket) = &self.socket else { return Ok(Flush::Done) };
+        if self.gate.as_ref().is_some_and(|gate| !gate.pass()) {
+            return Err(Errno::TIMEDOUT);
+        }
         let sent = &mut self.sent;
         self.outbox.flush(socket.as_fd(), |count| *sent += count)
     }
@@ -214,6 +221,7 @@ impl<A: Application> Job<A> {
         self.peer = None;
         self.socket = None;
         self.home = None;
+        self.gate = None;
         self.left = None;
         self.sent = 0;
         self.fate = Fate::Broken;

@@ -13,6 +13,7 @@ pub mod connection;
 pub mod core;
 pub mod crew;
 pub mod exchange;
+pub mod gate;
 pub mod intake;
 pub mod job;
 pub mod orders;
@@ -24,7 +25,8 @@ pub mod timer;
 
 pub use application::{Application, Handler, Incident, Next, Outcome, Unattached, Waiter};
 pub use core::{Core, Timeouts};
-pub use crew::{Crew, Watch};
+pub use crew::{Crew, Notice, Watch};
+pub use gate::Gate;
 pub use intake::{RequestBody, Spool, SpoolRules};
 pub use job::{Job, Left, Request, Task};
 pub use orders::{Order, Orders};

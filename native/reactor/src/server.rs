@@ -97,7 +97,10 @@ pub struct Server<A: Application> {
     /// What follows the events of a round is done too.
     rounded: bool,
     woken: bool,
+    signalled: bool,
     stopped: bool,
+    /// Connections that are not waited for at the end.
+    written_off: usize,
     answered: u64,
     due: Vec<u32>,
     /// For each place of the table, when the wheel looks at it next, as its last connection left it.
@@ -151,7 +154,9 @@ impl<A: Application> Server<A> {
             event: 0,
             rounded: true,
             woken: false,
+            signalled: false,
             stopped: false,
+            written_off: 0,
             answered: 0,
             due: Vec::new(),
             parked_ms: Vec::new(),
@@ -172,14 +177,16 @@ impl<A: Application> Server<A> {
             if let Some(job) = self.depart() {
                 return Ok(Next::Job(job));
             }
+            if std::mem::take(&mut self.signalled) {
+                return Ok(Next::Signal);
+            }
             if std::mem::take(&mut self.woken) {
                 return Ok(Next::Woken);
             }
             if self.move_on() {
                 continue;
             }
-            let over = self.stopped || self.core.draining && self.connections.is_empty();
-            if over && self.core.ready.is_empty() {
+            if self.is_over() {
                 return Ok(Next::Ended);
             }
             if waiter.proves_life() {
@@ -191,21 +198,21 @@ impl<A: Application> Server<A> {
         }
     }
 
-    /// Moves bytes and time until woken, without letting a job leave; false when there is nobody to serve.
+    /// Moves bytes and time until woken, without letting a job leave; true when a signal has arrived.
     ///
     /// # Errors
     /// The kernel refused to wait.
     pub fn tend(&mut self, waiter: &mut impl Waiter) -> Result<bool, Errno> {
-        while !std::mem::take(&mut self.woken) {
+        while !self.signalled && !std::mem::take(&mut self.woken) {
             self.follow_orders();
-            if self.connections.is_empty() {
-                return Ok(false);
+            if self.connections.is_empty() || self.is_over() {
+                break;
             }
             if !self.move_on() {
                 self.wait(waiter)?;
             }
         }
-        Ok(true)
+        Ok(std::mem::take(&mut self.signalled))
     }
 
     /// Deals with one event, or with what follows the last one; false when the round is over.
@@ -285,6 +292,24 @@ impl<A: Application> Server<A> {
         }
     }
 
+    /// Whether the drain is over, or the loop was stopped.
+    pub fn is_over(&self) -> bool {
+        let over = self.stopped || self.core.draining && self.connections.len() == self.written_off;
+        over && self.core.ready.is_empty()
+    }
+
+    /// The end of the loop does not wait for this connection: its job may never come back.
+    pub fn write_off(&mut self, token: Token) {
+        if let Some(connection) = self.connections.get_mut(token.key as usize)
+            && connection.token == token
+            && !connection.written_off
+        {
+            connection.gone = true;
+            connection.written_off = true;
+            self.written_off += 1;
+        }
+    }
+
     /// Whether there is work that no event will announce.
     pub fn wants_attention(&self) -> bool {
         !self.core.ready.is_empty() || !self.core.unfinished.is_empty() || self.core.draining
@@ -324,7 +349,7 @@ impl<A: Application> Server<A> {
         self.core.clock.read();
         match result {
             Ok(()) => {}
-            Err(Errno::INTR) => self.woken = true,
+            Err(Errno::INTR) => self.signalled = true,
             Err(errno) => return Err(errno),
         }
         let due = self.next_look_ms().is_some_and(|at| at <= self.core.clock.now_ms());
@@ -389,6 +414,7 @@ impl<A: Application> Server<A> {
         let connection = self.connections.remove(token.key as usize);
         self.parked_ms[token.key as usize] = connection.parked_ms;
         self.core.app.slot().connection_closed();
+        self.written_off -= usize::from(connection.written_off);
         if let Stage::Responding(responding) = connection.stage
             && responding.stream.is_some()
         {
@@ -425,7 +451,7 @@ impl<A: Application> Server<A> {
                 self.woken = true;
             }
             WAKE => {
-                self.woken = true;
+                self.signalled = true;
                 let wake = self.sources.wake.as_ref().expect("only a registered source wakes");
                 let mut scratch = [0; 64];
                 while matches!(rustix::io::read(wake, &mut scratch[..]), Ok(count) if count == scratch.len())

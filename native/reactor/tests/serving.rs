@@ -167,8 +167,8 @@ fn run(crew: &Crew<Front>, echo: &Echo, threads: usize) {
     std::thread::scope(|scope| {
         for thread in 0..threads {
             scope.spawn(move || {
-                let woken = || Ok::<(), Errno>(());
-                crew.work(thread, &mut Unattached::default(), |job, _| job.run(echo), woken).unwrap();
+                let look = |_| Ok::<(), Errno>(());
+                crew.work(thread, &mut Unattached::default(), |job, _| job.run(echo), look).unwrap();
             });
         }
         let mut watch = Watch::new(crew);
