@@ -41,6 +41,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<scoreboard::Scoreboard>()?;
     module.add_class::<scoreboard::Slot>()?;
     module.add_class::<sync_loop::SyncLoop>()?;
+    module.add_class::<thread_loop::ThreadLoop>()?;
     module.add_function(wrap_pyfunction!(access::compile_access_format, module)?)?;
     Ok(())
 }

@@ -69,11 +69,9 @@ def test_it_is_refused_wherever_it_comes_from(load: Load) -> None:
         load("run:app", "--proxy-protocol")
 
 
-def test_more_threads_than_one_ask_for_a_class_that_is_not_there(load: Load) -> None:
-    with pytest.raises(
-        ConfigError, match=r"threads = 4 \(--threads\) asks for the gthread worker class, which arrives"
-    ):
-        load("--threads", "4")
+def test_more_threads_than_one_ask_for_gthread(load: Load) -> None:
+    assert load("--threads", "4").worker_class_str == "gthread"
+    assert load("--threads", "4", "-k", "gevent").worker_class_str == "gevent"
 
 
 @pytest.mark.parametrize("name", ["sync", "gunicorn.workers.sync.SyncWorker", "bicorn.workers.sync.SyncWorker"])
