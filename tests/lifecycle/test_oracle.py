@@ -176,6 +176,7 @@ def lines_by_process(server: Server) -> list[list[tuple[str, str]]]:
     """Give level and text of each line, process by process in the order of their start, without what differs anyway."""
     lines: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for pid, level, text in LINE.findall(server.log):
+        text = re.sub(r"(was sent SIGKILL!) .*", r"\1", text)  # Gunicorn guesses why, we look.
         text = re.sub(r"\b\d{2,}\b", "N", text.replace("gunicorn", "bicorn"))
         lines[int(pid)].append((level, re.sub(r"bicorn [\w.]+", "bicorn VERSION", text)))
     return [lines[pid] for pid in sorted(lines)]

@@ -6,16 +6,13 @@
 //! Invariant  keys are made once and the constant ones come with the copy of a template, so a request
 //!            pays only for what is its own.
 
-use std::sync::Arc;
-
-use bicorn_reactor::{Job, Request};
+use bicorn_reactor::Request;
 use bicorn_wire::{Field, Head, Refusal, RefusalKind, TargetForm};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use crate::front::Front;
 use crate::names::{Name, Names, Role};
 use crate::peer::Peer;
 use crate::text::{Memo, latin1};
@@ -37,23 +34,16 @@ impl From<PyErr> for EnvironError {
     }
 }
 
-/// What all environs of a worker have in common.
-pub struct EnvironRules {
+/// Makes environs.
+pub struct Environs {
     /// One template a listener: what does not change between requests.
-    pub templates: Vec<Py<PyDict>>,
+    templates: Vec<Py<PyDict>>,
     /// The listener is a unix socket, so SERVER_NAME and SERVER_PORT come from Host.
-    pub nameless: Vec<bool>,
-    /// Who may speak for others.
-    pub trust: Arc<Trust>,
-    /// From the environment; a trusted proxy may say another.
-    pub script_name: Vec<u8>,
+    nameless: Vec<bool>,
+    trust: Trust,
+    script_name: Vec<u8>,
     /// Methods are put in upper case.
     pub casefold_method: bool,
-}
-
-/// Makes environs, for one thread at a time: what it remembers of the last one makes the next one cheap.
-pub struct Environs {
-    rules: Arc<EnvironRules>,
     names: Names,
     method: Memo,
     target: Memo,
@@ -78,18 +68,20 @@ const REMEMBERED_BYTES_MAX: usize = 2048;
 
 impl Last {
     #[inline]
-    fn is_again(&self, request: &Request, peer: &Peer) -> bool {
-        self.bytes == request.bytes && self.listener == peer.listener && self.trusted == peer.trusted
+    fn is_again(&self, request: &Request<'_, Peer>) -> bool {
+        self.bytes == request.bytes
+            && self.listener == request.peer.listener
+            && self.trusted == request.peer.trusted
     }
 
-    fn note(&mut self, request: &Request, peer: &Peer) {
+    fn note(&mut self, request: &Request<'_, Peer>) {
         self.environ = None;
         self.bytes.clear();
         if request.bytes.len() <= REMEMBERED_BYTES_MAX {
-            self.bytes.extend_from_slice(&request.bytes);
+            self.bytes.extend_from_slice(request.bytes);
         }
-        self.listener = peer.listener;
-        self.trusted = peer.trusted;
+        self.listener = request.peer.listener;
+        self.trusted = request.peer.trusted;
     }
 }
 
@@ -111,10 +103,21 @@ struct Seen<'a> {
 }
 
 impl Environs {
-    /// Environs by these rules.
-    pub fn new(py: Python<'_>, rules: Arc<EnvironRules>) -> Self {
+    /// Environs from `templates`, whose keys this module fills in.
+    pub fn new(
+        py: Python<'_>,
+        templates: Vec<Py<PyDict>>,
+        nameless: Vec<bool>,
+        trust: Trust,
+        script_name: String,
+        casefold_method: bool,
+    ) -> Self {
         Self {
-            rules,
+            templates,
+            nameless,
+            trust,
+            script_name: script_name.into_bytes(),
+            casefold_method,
             names: Names::default(),
             method: Memo::default(),
             target: Memo::default(),
@@ -125,21 +128,25 @@ impl Environs {
         }
     }
 
-    /// The environ of `job`'s request; `wsgi.input` is the template's unless the caller sets it.
+    /// Whether a peer may speak for others.
+    pub fn trusts(&self, address: Option<std::net::IpAddr>) -> bool {
+        self.trust.trusts(address)
+    }
+
+    /// The environ of `request`; `wsgi.input` is the template's unless the caller sets it.
     #[inline]
     pub fn build<'py>(
         &mut self,
         py: Python<'py>,
-        job: &mut Job<Front>,
+        request: &mut Request<'_, Peer>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
-        let peer = job.peer.as_mut().expect("a job that calls has its peer");
-        let environ = self.of_head(py, &job.request, peer)?;
-        let shown = peer.shown(py, job.socket.as_ref())?;
-        environ.set_item(intern!(py, "REMOTE_ADDR"), &shown.remote_addr)?;
-        if let Some(port) = &shown.remote_port {
+        let environ = self.of_head(py, request)?;
+        let peer = &mut *request.peer;
+        environ.set_item(intern!(py, "REMOTE_ADDR"), &peer.remote_addr)?;
+        if let Some(port) = &peer.remote_port {
             environ.set_item(intern!(py, "REMOTE_PORT"), port)?;
         }
-        environ.set_item(intern!(py, "gunicorn.socket"), &shown.socket)?;
+        environ.set_item(intern!(py, "gunicorn.socket"), peer.socket(py, request.socket)?)?;
         Ok(environ)
     }
 
@@ -148,18 +155,17 @@ impl Environs {
     fn of_head<'py>(
         &mut self,
         py: Python<'py>,
-        request: &Request,
-        peer: &Peer,
+        request: &Request<'_, Peer>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
-        let again = self.last.is_again(request, peer);
+        let again = self.last.is_again(request);
         if again && let Some(environ) = &self.last.environ {
             return Ok(copy(py, environ)?);
         }
-        let environ = self.of_new_head(py, request, peer)?;
+        let environ = self.of_new_head(py, request)?;
         if again {
             self.last.environ = Some(environ.copy()?.unbind());
         } else {
-            self.last.note(request, peer);
+            self.last.note(request);
         }
         Ok(environ)
     }
@@ -167,14 +173,13 @@ impl Environs {
     fn of_new_head<'py>(
         &mut self,
         py: Python<'py>,
-        request: &Request,
-        peer: &Peer,
+        request: &Request<'_, Peer>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
-        let rules = Arc::clone(&self.rules);
-        let environ = copy(py, &rules.templates[peer.listener])?;
-        let (head, bytes) = (&request.head, request.bytes.as_slice());
+        let listener = request.peer.listener;
+        let environ = copy(py, &self.templates[listener])?;
+        let (head, bytes) = (request.head, request.bytes);
         self.request_line(py, &environ, head, bytes)?;
-        let seen = self.fields(py, &environ, head, bytes, peer.trusted)?;
+        let seen = self.fields(py, &environ, head, bytes, request.peer.trusted)?;
         if let Some(authority) = head.authority.filter(|_| head.form == TargetForm::Absolute) {
             // The authority of the target replaces whatever Host says (RFC 9112, 3.2.2).
             environ.set_item(intern!(py, "HTTP_HOST"), latin1(py, authority.of(bytes))?)?;
@@ -184,7 +189,7 @@ impl Environs {
             environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
         }
         self.paths(py, &environ, head, bytes, seen.script_name)?;
-        if rules.nameless[peer.listener] {
+        if self.nameless[listener] {
             name_by_host(py, &environ, head, bytes, https)?;
         }
         Ok(environ)
@@ -218,7 +223,7 @@ impl Environs {
         if method == b"GET" {
             return Ok(self.get.bind(py).clone());
         }
-        if self.rules.casefold_method {
+        if self.casefold_method {
             return self.method.text(py, &method.to_ascii_uppercase());
         }
         self.method.text(py, method)
@@ -237,10 +242,10 @@ impl Environs {
         for field in &head.fields {
             let name = self.names.get(py, field.name.of(bytes));
             if trusted {
-                note_scheme(&self.rules.trust, name, field, bytes, &mut seen)?;
+                note_scheme(&self.trust, name, field, bytes, &mut seen)?;
             }
             if name.ambiguous {
-                match vouched(&self.rules.trust, name, trusted) {
+                match vouched(&self.trust, name, trusted) {
                     HeaderMap::Drop => continue,
                     HeaderMap::Refuse => {
                         return Err(EnvironError::Refused(RefusalKind::AmbiguousFieldName.into()));
@@ -267,7 +272,7 @@ impl Environs {
         forwarded: Option<&[u8]>,
     ) -> Result<(), EnvironError> {
         let mut path = head.path.of(bytes);
-        let script_name = forwarded.unwrap_or(&self.rules.script_name);
+        let script_name = forwarded.unwrap_or(&self.script_name);
         if !script_name.is_empty() {
             path = path.strip_prefix(script_name).ok_or_else(|| {
                 EnvironError::Misplaced(format!(

@@ -30,6 +30,9 @@ class Outcome:
 
 
 def headline(text: str) -> str:
-    """Give the line of an error that says most: the last one of a traceback, else the first."""
+    """Give what says most in one line: the first line of an error, or the end of its traceback with what we added."""
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
+    if not lines[0].startswith("Traceback"):
+        return lines[0]
+    ours_last = [line for line in lines if not line[0].isspace() and not line.startswith("Traceback")]
+    return " ".join(reversed(ours_last[-2:]))

@@ -1,53 +1,98 @@
-"""`bicornctl`: chores around an installed Bicorn.
+"""`bicornctl`: chores around an installed Bicorn, and commands to a running one.
 
-Owns       the command line of `bicornctl`, and the `gunicorn` launcher that `adopt` puts into an environment.
-Never      overwrites or deletes a file that it did not write, unless told to with --force, and then keeps a backup.
-Invariant  `adopt` followed by `adopt --undo` leaves the directory as it was.
+Owns       the command line of `bicornctl`, and its exit codes.
+Never      does a chore itself.
+Invariant  an error is a message on stderr, "bicornctl: …", which says what to do; with --json also JSON on stdout.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from bicorn.cli import adopt, control
 from bicorn.errors import BicornError, ExitCode
+from bicorn.observe.control_client import ControlClientError
+from bicorn.observe.control_protocol import Refused
 
-LAUNCHER_NAME: Final = "gunicorn"
-BACKUP_NAME: Final = "gunicorn.before-bicorn"
-#: Found in the first lines of a launcher of ours, whichever version wrote it.
-MARKER: Final = "# bicorn: launcher written by `bicornctl adopt`"
-_HEAD_BYTES: Final = 1024  # enough for any shebang line (Linux reads 256) and the marker after it
-
-
-class CtlError(BicornError):
-    """A chore that cannot be done as asked; says what stands in the way."""
+#: Nobody could be asked, or nobody answered in time: whether the server did what was asked is not known.
+EXIT_NO_ANSWER: Final = 3
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT
+TIMEOUT_S: Final = 120.0  # longer than any sensible boot_timeout, of which a reload needs one or two
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `bicornctl`; the exit code."""
     arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], str] = arguments.run
     try:
-        if arguments.undo:
-            print(undo_adopt(arguments.bin_dir))
-        else:
-            print(adopt(arguments.bin_dir, Path(sys.executable), force=arguments.force))
-    except CtlError as error:
-        print(f"bicornctl: {error}", file=sys.stderr)
-        return error.exit_code
+        print(run(arguments), flush=True)
+    except Refused as refused:
+        return _fail(arguments, refused.code, refused.message, ExitCode.FAILED)
+    except ControlClientError as error:
+        return _fail(arguments, "no-answer", str(error), EXIT_NO_ANSWER)
+    except BicornError as error:
+        return _fail(arguments, "failed", str(error), error.exit_code)
     except OSError as error:
-        print(f"bicornctl: {error.filename}: {error.strerror}", file=sys.stderr)
-        return ExitCode.FAILED
+        return _fail(arguments, "failed", f"{error.filename}: {error.strerror}", ExitCode.FAILED)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     return ExitCode.OK
 
 
+def _fail(arguments: argparse.Namespace, code: str, message: str, exit_code: int) -> int:
+    if getattr(arguments, "json", False):
+        print(json.dumps({"error": {"code": code, "message": message}}), flush=True)
+    print(f"bicornctl: {message}", file=sys.stderr)
+    return int(exit_code)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bicornctl", description="Chores around an installed Bicorn.")
+    parser = argparse.ArgumentParser(
+        prog="bicornctl", description="Commands to a running Bicorn, and chores around an installed one."
+    )
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
+    _add_control_commands(commands)
+    _add_adopt(commands)
+    return parser
+
+
+def _add_control_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    server = _server_options()
+
+    def add(name: str, run: Callable[[argparse.Namespace], str], help_: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help_, description=f"{help_[0].upper()}{help_[1:]}.", parents=[server])
+        command.set_defaults(run=run)
+        return command
+
+    add("status", control.status, "show the server and its workers")
+    add("reload", control.reload, "reload configuration and code; fail with the reason if they do not work")
+    stopping = add("stop", control.stop, "stop the server, and wait until it is gone")
+    stopping.add_argument("--quick", action="store_true", help="do not finish the requests that are held")
+    scaling = add("scale", control.scale, "set the number of workers, until the next reload")
+    scaling.add_argument("workers", type=int, metavar="N", help="how many workers there should be")
+    stacks = add("stacks", control.stacks, "show the Python stacks of all threads of workers, without stopping them")
+    stacks.add_argument("pids", type=int, nargs="*", metavar="PID", help="workers (all of them)")
+
+
+def _server_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    which = options.add_mutually_exclusive_group()
+    which.add_argument("--socket", metavar="PATH", help="the control socket of the server")
+    which.add_argument("--pid", type=int, metavar="PID", help="the pid of its arbiter")
+    which.add_argument("--pidfile", metavar="FILE", help="the file that holds that pid")
+    options.add_argument("--json", action="store_true", help="print JSON")
+    options.add_argument(
+        "--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS", help="how long to wait (%(default)g)"
+    )
+    return options
+
+
+def _add_adopt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     adopting = commands.add_parser(
         "adopt",
         help="make the command 'gunicorn' of this environment start Bicorn",
@@ -56,96 +101,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     adopting.add_argument("--undo", action="store_true", help="take the launcher away and restore what it replaced")
     adopting.add_argument(
-        "--force", action="store_true", help=f"replace another package's launcher, keeping it as {BACKUP_NAME}"
+        "--force", action="store_true", help=f"replace another package's launcher, keeping it as {adopt.BACKUP_NAME}"
     )
     adopting.add_argument(
-        "--bin-dir", type=Path, default=default_bin_dir(), metavar="DIR", help="where commands live (%(default)s)"
+        "--bin-dir", type=Path, default=adopt.default_bin_dir(), metavar="DIR", help="where commands live (%(default)s)"
     )
-    return parser
+    adopting.set_defaults(run=_adopt)
 
 
-def default_bin_dir() -> Path:
-    """The directory of this environment's commands: where bicornctl itself runs from, else the interpreter's."""
-    started = Path(sys.argv[0])
-    if started.name == "bicornctl" and started.exists():
-        return started.absolute().parent
-    return Path(sys.executable).absolute().parent
-
-
-def adopt(bin_dir: Path, python: Path, *, force: bool) -> str:
-    """Write the launcher; what was done, for the user."""
-    launcher, backup = bin_dir / LAUNCHER_NAME, bin_dir / BACKUP_NAME
-    if not bin_dir.is_dir():
-        raise CtlError(f"there is no directory {bin_dir}")
-    if is_launcher(launcher):
-        _write(launcher, python)  # The interpreter may have moved since; writing again costs nothing.
-        return f"{launcher} starts Bicorn already."
-    if _exists(launcher):
-        if not force:
-            raise CtlError(
-                f"{launcher} belongs to another package, probably Gunicorn. Uninstall that, or use --force to replace "
-                f"the launcher and keep the old one as {BACKUP_NAME}."
-            )
-        if _exists(backup):
-            raise CtlError(f"{backup} exists from an earlier --force; move it away first, it would be overwritten.")
-        # A link, not a rename: at every moment there is a `gunicorn` to start.
-        os.link(launcher, backup, follow_symlinks=False)
-        _write(launcher, python)
-        return f"{launcher} starts Bicorn now. The one before is kept as {backup}; --undo restores it."
-    _write(launcher, python)
-    return f"{launcher} starts Bicorn now; --undo takes it away."
-
-
-def undo_adopt(bin_dir: Path) -> str:
-    """Take the launcher away and restore what it replaced; what was done, for the user."""
-    launcher, backup = bin_dir / LAUNCHER_NAME, bin_dir / BACKUP_NAME
-    if _exists(launcher) and not is_launcher(launcher):
-        kept = f" The backup {backup} is left as it is." if _exists(backup) else ""
-        raise CtlError(f"{launcher} was not written by bicornctl, so it stays.{kept}")
-    if _exists(backup):
-        backup.replace(launcher)
-        return f"{launcher} is again what it was before Bicorn."
-    if not _exists(launcher):
-        return f"There is no {launcher} to take away."
-    launcher.unlink()
-    return f"{launcher} is gone."
-
-
-def is_launcher(path: Path) -> bool:
-    """Whether `path` is a launcher that `adopt` wrote."""
-    if path.is_symlink() or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return MARKER.encode() in file.read(_HEAD_BYTES)
-
-
-def _exists(path: Path) -> bool:
-    return os.path.lexists(path)  # A dangling link is somebody's file too.
-
-
-def _write(path: Path, python: Path) -> None:
-    """Put the launcher in place in one step, so that nobody can start half of one."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(_text(python.absolute()))
-            os.fchmod(file.fileno(), 0o755)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _text(python: Path) -> str:
-    # As pip does it: a shebang line cannot hold blanks and is cut at 127 bytes by old kernels, so a path that would
-    # break it is started through the shell, in lines that Python reads as a string.
-    path = str(python)
-    if len(path) <= 124 and not any(char.isspace() for char in path):
-        start = f"#!{path}\n"
-    else:
-        quoted = path.replace("'", "'\"'\"'")
-        start = f"#!/bin/sh\n'''exec' '{quoted}' \"$0\" \"$@\"\n' '''\n"
-    return f"{start}{MARKER}\nimport sys\n\nfrom bicorn.cli.main import main\n\nsys.exit(main())\n"
+def _adopt(arguments: argparse.Namespace) -> str:
+    if arguments.undo:
+        return adopt.undo_adopt(arguments.bin_dir)
+    return adopt.adopt(arguments.bin_dir, Path(sys.executable), force=arguments.force)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ STACK_SIGNALS: Final = frozenset({ASK_SIGNAL, FAULT_SIGNAL})
 #: Bytes of stacks that are read; faulthandler itself stops at 100 threads of 100 frames each.
 STACK_BYTES_MAX: Final = 256 * 1024
 _END: Final = b"\0"
+_FORKED_IN: Final = str(Path(__file__).parents[1] / "arbiter" / "spawn.py")
 
 
 class StackFile:
@@ -90,7 +91,10 @@ def _stacks(interrupted: FrameType | None) -> Iterator[str]:
     here = threading.get_ident()
     for ident, newest in sorted(sys._current_frames().items(), key=lambda item: item[0] != here):
         yield f"Thread {names.get(ident, ident)} (most recent call last):"
-        yield "".join(traceback.format_stack(interrupted if ident == here else newest)).rstrip("\n")
+        entries = traceback.extract_stack(interrupted if ident == here else newest)
+        # What lies below the fork is the arbiter's, and the same in every worker.
+        forked = max((depth for depth, entry in enumerate(entries) if entry.filename == _FORKED_IN), default=-1)
+        yield "".join(traceback.format_list(entries[forked + 1 :])).rstrip("\n")
 
 
 # -- what the kernel knows about a signal ----------------------------------------------------------

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bicorn.cli import ctl
-from bicorn.cli.ctl import BACKUP_NAME, adopt, default_bin_dir, is_launcher, main, undo_adopt
+from bicorn.cli.adopt import BACKUP_NAME, AdoptError, adopt, default_bin_dir, is_launcher, undo_adopt
+from bicorn.cli.ctl import main
 
 OTHER = "#!/bin/sh\necho somebody else's gunicorn\n"
 PYTHON = Path(sys.executable)
@@ -75,7 +75,7 @@ def test_force_keeps_the_other_one_and_undo_restores_it(other: Path) -> None:
 
 def test_a_link_is_kept_as_a_link(tmp_path: Path) -> None:
     (tmp_path / "gunicorn").symlink_to("/nowhere/gunicorn")
-    with pytest.raises(ctl.CtlError):
+    with pytest.raises(AdoptError):
         adopt(tmp_path, PYTHON, force=False)
     adopt(tmp_path, PYTHON, force=True)
     undo_adopt(tmp_path)
@@ -92,7 +92,7 @@ def test_a_link_to_a_launcher_of_ours_is_somebody_elses(tmp_path: Path) -> None:
 
 def test_a_backup_is_never_overwritten(other: Path) -> None:
     (other / BACKUP_NAME).write_text("precious")
-    with pytest.raises(ctl.CtlError, match="exists from an earlier"):
+    with pytest.raises(AdoptError, match="exists from an earlier"):
         adopt(other, PYTHON, force=True)
     assert (other / BACKUP_NAME).read_text() == "precious"
     assert (other / "gunicorn").read_text() == OTHER
@@ -101,7 +101,7 @@ def test_a_backup_is_never_overwritten(other: Path) -> None:
 def test_a_launcher_that_gunicorn_was_installed_over_is_left_with_its_backup(other: Path) -> None:
     adopt(other, PYTHON, force=True)
     (other / "gunicorn").write_text("#!/bin/sh\necho a newer gunicorn\n")
-    with pytest.raises(ctl.CtlError, match=r"stays.*backup"):
+    with pytest.raises(AdoptError, match=r"stays.*backup"):
         undo_adopt(other)
 
 

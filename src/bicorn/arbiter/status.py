@@ -1,0 +1,77 @@
+"""What `bicornctl status` shows: the arbiter and its workers as plain values.
+
+Owns       the names and units of the report (docs/reference/control.md).
+Never      changes anything, and costs a worker nothing: it reads the scoreboard and what the kernel has at hand.
+Invariant  every value can be written as JSON.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from bicorn import __version__
+from bicorn.arbiter.outcome import Result
+from bicorn.arbiter.policy import Phase
+from bicorn.arbiter.recycle import read_rss_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bicorn.arbiter.arbiter import Arbiter
+    from bicorn.arbiter.children import WorkerHandle
+    from bicorn.arbiter.outcome import Outcome
+
+
+def report(arbiter: Arbiter, workers: Iterable[WorkerHandle], now: float) -> dict[str, Any]:
+    """Give the whole report; `now` is monotonic seconds."""
+    return {
+        "server": f"bicorn/{__version__}",
+        "name": arbiter.proc_name,
+        "pid": arbiter.pid,
+        "phase": "booting" if arbiter.phase is Phase.RUNNING and not arbiter.has_served else arbiter.phase.value,
+        "uptime_s": round(now - arbiter.started_at, 3),
+        "generation": arbiter.generation,
+        "listeners": [str(listener) for listener in arbiter.LISTENERS],
+        "worker_class": arbiter.cfg.worker_class_str,
+        "workers_wanted": arbiter.num_workers,
+        "memory_bytes": read_rss_bytes(arbiter.pid),
+        "last_reload": describe_outcome(arbiter.last_reload),
+        "workers": [describe_worker(handle, now) for handle in workers],
+    }
+
+
+def describe_worker(handle: WorkerHandle, now: float) -> dict[str, Any]:
+    """Give one worker; `request` is None while none is inside the application."""
+    row = handle.slot.snapshot()
+    started_ns = row["request_started_ns"]
+    current = {"line": row["request"], "running_s": round(now - started_ns / 1e9, 3)} if started_ns else None
+    return {
+        "pid": handle.pid,
+        "age": handle.worker.age,
+        "generation": handle.generation,
+        "state": handle.state.value,
+        "uptime_s": round(now - handle.forked_at, 3),
+        "silent_s": round(max(0.0, now - max(row["heartbeat_ns"] / 1e9, handle.forked_at)), 3),
+        "connections": row["connections"],
+        "in_flight": row["in_flight"],
+        "requests": row["requests"],
+        "request": current,
+        "memory_bytes": read_rss_bytes(handle.pid),
+    }
+
+
+def is_under_way(outcome: Outcome | None) -> bool:
+    """Tell whether a reload or an upgrade has begun and not ended."""
+    return outcome is not None and outcome.result is Result.UNDER_WAY
+
+
+def describe_outcome(outcome: Outcome | None) -> dict[str, Any] | None:
+    """Give how a reload or an upgrade went; None if there was none."""
+    if outcome is None:
+        return None
+    return {
+        "result": outcome.result.value,
+        "message": outcome.message,
+        "seconds_ago": round(max(0.0, time.time() - outcome.time), 3),
+    }
