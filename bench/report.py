@@ -31,7 +31,7 @@ def terminal(run: Run) -> str:
         blocks.append(f"{work.title} ({work.key})\n" + _aligned(_table(run, work)))
     if run.distributions:
         blocks.append(f"{_distribution_title(run)}\n" + _aligned(_distribution_table(run)))
-    if run.rounds:
+    if run.rounds or run.distributions:
         blocks.append(f"Targets: {_score(run)}\n" + _aligned(_target_table(run)))
     troubles = _troubles(run)
     if troubles:

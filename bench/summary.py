@@ -11,8 +11,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.results import Round, Run
-from bench.works import BOUNDS, TARGETS, WORKS, Bound, Target
+from bench.results import Distribution, Round, Run
+from bench.works import BOUNDS, SHARES, TARGETS, WORKS, Bound, Target
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def verdicts(run: Run) -> list[Verdict]:
     return [
         *(_verdict(run, target) for target in TARGETS if target.work in tried),
         *(_bound_verdict(run, bound) for bound in BOUNDS if bound.work in tried),
+        *(verdict for one in run.distributions if one.server == "bicorn" for verdict in _share_verdicts(one)),
     ]
 
 
@@ -155,4 +156,13 @@ def _bound_verdict(run: Run, bound: Bound) -> Verdict:
         bound.unit,
         bound.at_least,
         bound.always,
+    )
+
+
+def _share_verdicts(one: Distribution) -> tuple[Verdict, Verdict]:
+    even = one.connections / one.workers
+    idlest, busiest = (spread([count / even]) for count in (one.counts[-1], one.counts[0]))
+    return (
+        Verdict(f"distribution: busiest worker / even share, {one.server}", SHARES[1], busiest, "×"),
+        Verdict(f"distribution: idlest worker / even share, {one.server}", SHARES[0], idlest, "×", at_least=True),
     )

@@ -340,3 +340,6 @@ BOUNDS: Final = (
     Bound("balance", "bicorn", "max_ms", "the slowest quick request", 50, " ms", always=True),
     Bound("balance", "bicorn-gthread-1", "max_ms", "the slowest quick request", 50, " ms", always=True),
 )
+
+# Equal workers' parts of many short connections, as multiples of an even share: within a fifth of it.
+SHARES: Final = (0.80, 1.20)

@@ -10,9 +10,12 @@ __all__ = [
     "AccessLog",
     "EmptyInput",
     "FileWrapper",
+    "GreenJob",
+    "GreenLoop",
     "Scoreboard",
     "Slot",
     "SyncLoop",
+    "ThreadLoop",
     "__version__",
     "compile_access_format",
 ]
@@ -103,8 +106,57 @@ class FileWrapper:
     def blksize(self) -> int: ...
 
 @final
+class GreenLoop:
+    """The loop of one worker whose requests run in greenlets; `worker` is told as in bicorn.workers.native."""
+
+    def __new__(
+        cls,
+        app: Callable[..., Any] | None,  # Any: what a WSGI application gives is checked when it does.
+        worker: object,
+        slot: Slot | None,
+        listeners: Sequence[Mapping[str, Any]],  # Any: fd: int, template: dict (an environ), nameless: bool.
+        options: Mapping[str, Any],  # Any: values of settings.
+        access: AccessLog | None = None,
+        wake_fd: int | None = None,
+        lifeline_fd: int | None = None,
+    ) -> Self: ...
+    def fileno(self) -> int:
+        """Give the descriptor that is readable when there is something to do."""
+
+    def step(self) -> tuple[list[GreenJob], float | None]:
+        """Do what there is to do; never blocks.
+
+        Gives the jobs that have come of it, and the seconds after which to step again even if the descriptor is silent:
+        none when the loop has ended. Raises what ended it early.
+        """
+
+    def drain(self) -> None:
+        """Accept nothing new, finish what is there, then end. Safe in a signal handler."""
+
+    def retire(self) -> None:
+        """Accept nothing more, not even what waits already: a successor will. Safe in a signal handler."""
+
+    def stop(self) -> None:
+        """End at once. Safe in a signal handler."""
+
+@final
+class GreenJob:
+    """A request, or the next part of an answer; to be called once."""
+
+    @property
+    def home(self) -> int | None:
+        """The number of the greenlet that began the answer and has to go on with it; none for a new request."""
+
+    def __call__(self, home: int) -> bool:
+        """Run it in this greenlet, whose number is `home`.
+
+        True when the reader is slow and the application has more to give: step() then gives another job with this
+        number, to be called here.
+        """
+
+@final
 class SyncLoop:
-    """The loop of one `sync` worker; what `worker` is told through, see bicorn.workers.sync."""
+    """The loop of one `sync` worker; what `worker` is told through, see bicorn.workers.native."""
 
     def __new__(
         cls,
@@ -128,3 +180,35 @@ class SyncLoop:
 
     def stop(self) -> None:
         """Return from run() at once. Safe in a signal handler."""
+
+@final
+class ThreadLoop:
+    """The loop of one `gthread` worker; what `worker` is told through, see bicorn.workers.native."""
+
+    def __new__(
+        cls,
+        app: Callable[..., Any] | None,  # Any: what a WSGI application gives is checked when it does.
+        worker: object,
+        slot: Slot | None,
+        listeners: Sequence[Mapping[str, Any]],  # Any: fd: int, template: dict (an environ), nameless: bool.
+        options: Mapping[str, Any],  # Any: values of settings.
+        threads: int,
+        timeout: float,  # seconds a request may take; 0 for as long as it likes
+        access: AccessLog | None = None,
+        wake_fd: int | None = None,
+        lifeline_fd: int | None = None,
+    ) -> Self: ...
+    def work(self, thread: int) -> None:
+        """Serve in the calling thread, the one with this number, until the loop has ended."""
+
+    def watch(self) -> None:
+        """Watch over the threads until the loop has ended; raise what ended it early."""
+
+    def drain(self) -> None:
+        """Accept nothing new, finish what is there, then end. Safe in a signal handler."""
+
+    def retire(self) -> None:
+        """Accept nothing more, not even what waits already: a successor will. Safe in a signal handler."""
+
+    def stop(self) -> None:
+        """End at once. Safe in a signal handler."""

@@ -22,8 +22,17 @@ def start(request: pytest.FixtureRequest, serve: Serve) -> Callable[..., Server]
     return functools.partial(_start, serve, request.param)
 
 
-def _start(serve: Serve, worker_class: str, app: str | None, *args: str, **options: object) -> Server:
-    return serve(app, "-k", worker_class, *args, **options)  # type: ignore[arg-type]  # passed on as they are
+def _start(
+    serve: Serve, worker_class: str, app: str | None, *args: str, log_level: str = "info", **options: object
+) -> Server:
+    arguments = ("-k", worker_class, "--log-level", log_level, *args)
+    return serve(app, *arguments, **options)  # type: ignore[arg-type]  # passed on as they are
+
+
+@pytest.fixture(params=LOSSLESS)
+def lossless(request: pytest.FixtureRequest, serve: Serve) -> Callable[..., Server]:
+    """Start Bicorn with one of the worker classes that lose nothing, and a log that says when workers are ready."""
+    return functools.partial(_start, serve, request.param, log_level="debug")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.answers import AnswerReader
+from harness.load import load
 from harness.server import Serve, Server
 
 Start = Callable[..., Server]
@@ -177,3 +178,32 @@ def test_listeners_do_not_reach_programs_that_the_application_starts(start: Star
     server = start("mine:app", files={"mine.py": app})
     # 0, 1, 2, and the directory that is being listed.
     server.wait_for_log(r"descriptors \[0, 1, 2, 3\]", stream="stdout")
+
+
+def test_two_servers_share_an_address_with_reuse_port(start: Start) -> None:
+    first = start("hello:app", "-w", "2", "--reuse-port")
+    second = start("hello:app", "--reuse-port", "-b", f"127.0.0.1:{first.port}")
+    second.wait_for_workers(1)
+    old = first.wait_for_workers(2)
+    with load(first) as traffic:
+        # Workers come and go; their sockets stay, and so does what waits in the queues.
+        first.signal(signal.SIGHUP)
+        first.wait_for_workers(2, without=old)
+        first.signal(signal.SIGTTIN)
+        first.wait_for_workers(3)
+        first.signal(signal.SIGTTOU)
+        first.wait_for_workers(2)
+        traffic.wait_for(50)
+    assert traffic.failures == []
+
+
+def test_the_limit_of_open_files_is_raised(serve: Serve) -> None:
+    limited = (
+        "import resource, runpy\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2048))\n"
+        "runpy.run_module('bicorn', run_name='__main__')\n"
+    )
+    app = "import resource\nfrom hello import app\nprint(resource.getrlimit(resource.RLIMIT_NOFILE), flush=True)\n"
+    server = serve("mine:app", launcher=("-c", limited), files={"mine.py": app})
+    server.wait_for_log("The limit of open files is raised from 256 to 2048")
+    server.wait_for_log(r"\(2048, 2048\)", stream="stdout")

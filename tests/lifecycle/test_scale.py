@@ -1,4 +1,4 @@
-"""TTIN and TTOU, and the signals that belong to the binary upgrade."""
+"""TTIN and TTOU, and signals that concern every process."""
 
 from __future__ import annotations
 
@@ -52,11 +52,9 @@ def test_ttou_lets_the_oldest_finish_its_request(start: Start, gate: Gate) -> No
     server.wait_for_workers(1, without=[first])
 
 
-def test_signals_of_the_binary_upgrade_change_nothing(start: Start) -> None:
+def test_winch_in_a_terminal_changes_nothing(start: Start) -> None:
     server = start("hello:app")
     pids = server.wait_for_workers(1)
-    server.signal(signal.SIGUSR2)
-    server.wait_for_log("USR2 is ignored: the binary upgrade is not in this version")
     server.signal(signal.SIGWINCH)
     server.wait_for_log("Handling signal: winch")
     assert server.get("/").status == 200

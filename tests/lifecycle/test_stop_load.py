@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import signal
 import socket
 import time
@@ -14,29 +13,17 @@ import pytest
 from harness.gate import Gate
 from harness.load import load
 from harness.proxy import nginx
-from harness.server import Serve, Server, wait_until
-from lifecycle.conftest import LOSSLESS
+from harness.server import Server, wait_until
 
 Start = Callable[..., Server]
 REQUEST = b"GET / HTTP/1.1\r\nHost: test.example\r\n\r\n"
 
 
-@pytest.fixture(params=LOSSLESS)
-def start(request: pytest.FixtureRequest, serve: Serve) -> Start:
-    """Start Bicorn with one of the worker classes that lose nothing."""
-    return functools.partial(_start, serve, request.param)
-
-
-def _start(serve: Serve, worker_class: str, app: str, *args: str, **options: object) -> Server:
-    arguments = ("-k", worker_class, "--log-level", "debug", *args)
-    return serve(app, *arguments, **options)  # type: ignore[arg-type]  # passed on as they are
-
-
 # -- what was there before the signal --------------------------------------------------------------
 
 
-def test_term_serves_the_listen_queue_and_open_connections_and_then_ends_at_once(start: Start, gate: Gate) -> None:
-    server = start("gated:app", env=gate.env)
+def test_term_serves_the_listen_queue_and_open_connections_and_then_ends_at_once(lossless: Start, gate: Gate) -> None:
+    server = lossless("gated:app", env=gate.env)
     server.wait_for_ready(1)
     with contextlib.ExitStack() as stack:
         kept, kept_reader = stack.enter_context(server.connection())
@@ -68,8 +55,8 @@ def term(server: Server) -> None:
     server.wait_for_log("Handling signal: usr1")
 
 
-def test_idle_keep_alive_connections_delay_a_stop_by_a_moment_only(start: Start) -> None:
-    server = start("hello:app", "--keep-alive", "60")
+def test_idle_keep_alive_connections_delay_a_stop_by_a_moment_only(lossless: Start) -> None:
+    server = lossless("hello:app", "--keep-alive", "60")
     with contextlib.ExitStack() as stack:
         for _ in range(5):
             sock, reader = stack.enter_context(server.connection())
@@ -84,8 +71,8 @@ def test_idle_keep_alive_connections_delay_a_stop_by_a_moment_only(start: Start)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_term_answers_what_was_begun_and_refuses_what_comes_later(start: Start, workers: int) -> None:
-    server = start("hello:app", "-w", str(workers))
+def test_term_answers_what_was_begun_and_refuses_what_comes_later(lossless: Start, workers: int) -> None:
+    server = lossless("hello:app", "-w", str(workers))
     server.wait_for_ready(workers)
     with load(server, keep_alive=8, fresh=16, rate=1000) as traffic:
         traffic.wait_for(100)
@@ -96,8 +83,8 @@ def test_term_answers_what_was_begun_and_refuses_what_comes_later(start: Start, 
     assert traffic.retried == []
 
 
-def test_the_same_on_a_unix_socket(start: Start) -> None:
-    server = start("hello:app", "-b", "unix:s.sock", "-w", "2")
+def test_the_same_on_a_unix_socket(lossless: Start) -> None:
+    server = lossless("hello:app", "-b", "unix:s.sock", "-w", "2")
     server.wait_for_ready(2)
     with load(server, keep_alive=8, fresh=16, rate=1000) as traffic:
         traffic.wait_for(100)
@@ -126,10 +113,10 @@ ACTIVATE = (
 )
 
 
-def activated(start: Start, listener: socket.socket) -> Server:
+def activated(lossless: Start, listener: socket.socket) -> Server:
     """Start a server on a socket that outlives it."""
     fd = listener.fileno()
-    server = start(
+    server = lossless(
         "hello:app",
         "-w",
         "2",
@@ -143,32 +130,32 @@ def activated(start: Start, listener: socket.socket) -> Server:
     return server
 
 
-def test_stop_and_start_with_socket_activation_loses_nothing(start: Start, listener: socket.socket) -> None:
-    server = activated(start, listener)
+def test_stop_and_start_with_socket_activation_loses_nothing(lossless: Start, listener: socket.socket) -> None:
+    server = activated(lossless, listener)
     with load(server, keep_alive=8, fresh=8, rate=600) as traffic:
         for _ in range(3):
             traffic.wait_for(100)
             assert server.stop() == 0
-            server = activated(start, listener)
+            server = activated(lossless, listener)
         traffic.wait_for(100)
     assert traffic.failures == []
     assert traffic.retried == []
 
 
-def test_nginx_sees_nothing_of_a_stop_and_start(start: Start, listener: socket.socket) -> None:
-    server = activated(start, listener)
+def test_nginx_sees_nothing_of_a_stop_and_start(lossless: Start, listener: socket.socket) -> None:
+    server = activated(lossless, listener)
     host, port = listener.getsockname()
     with nginx(f"{host}:{port}") as proxy, load(proxy.address, keep_alive=8, fresh=8, rate=400) as traffic:
         for _ in range(2):
             traffic.wait_for(100)
             assert server.stop() == 0
-            server = activated(start, listener)
+            server = activated(lossless, listener)
         traffic.wait_for(100)
     assert traffic.failures == [], proxy.errors
 
 
-def test_nginx_sees_nothing_of_a_reload(start: Start) -> None:
-    server = start("hello:app", "-w", "2")
+def test_nginx_sees_nothing_of_a_reload(lossless: Start) -> None:
+    server = lossless("hello:app", "-w", "2")
     server.wait_for_ready(2)
     with nginx(f"127.0.0.1:{server.port}") as proxy, load(proxy.address, keep_alive=8, fresh=8, rate=400) as traffic:
         for _ in range(3):

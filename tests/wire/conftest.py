@@ -9,7 +9,7 @@ import pytest
 from harness.server import Serve, Server
 
 #: Worker classes that the corpus is replayed through.
-WORKER_CLASSES = ("sync",)
+WORKER_CLASSES = ("sync", "gthread")
 
 #: Replays talk to the server as a client that is nobody's proxy.
 NOBODY_IS_TRUSTED = ("--forwarded-allow-ips", "192.0.2.1")

@@ -178,7 +178,5 @@ def test_a_stuck_loop_is_named(start: Start) -> None:
     with server.connect() as sock:
         sock.sendall(GET % b"/stuck")
         server.wait_for_log(r"WORKER TIMEOUT \(pid:\d+\)")
-        server.wait_for_log(
-            r"tornado_app\.py\", line \d+, in get\n    while True:|tornado_app\.py\", line \d+, in get\n    pass"
-        )
+        server.wait_for_log(r'tornado_app\.py", line \d+,? in get\n')
         server.wait_for_workers(1, without=[before])

@@ -17,15 +17,15 @@ def post_request(worker, req, environ, resp):
 ROTATE = """
 import os, signal
 
-from bicorn.workers import sync
+from bicorn.workers import native
 
-user_of = sync.basic_auth_user
+user_of = native.basic_auth_user
 
 def rotated(field):
     os.kill(os.getpid(), signal.SIGUSR1)
     return user_of(field)
 
-sync.basic_auth_user = rotated
+native.basic_auth_user = rotated
 """
 
 

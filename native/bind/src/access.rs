@@ -5,7 +5,6 @@
 //! Invariant  a line is the same bytes as `bicorn.observe.log.Logger.access` would have written, and is
 //!            in the file at the latest one flush interval after its request ended.
 
-use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -180,10 +179,14 @@ struct Shared {
     interval: Duration,
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while holding a lock leaves at worst half a line.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Pending> {
-        // A panic while holding the lock leaves at worst half a line.
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.pending)
     }
 
     /// The writer thread: waits for the first line, lets more gather, writes them together.
@@ -242,15 +245,15 @@ struct Scratch {
     now_valid_until_ns: u64,
 }
 
-/// The access log of one worker. No method borrows it for itself alone: a line takes Python code, a
-/// signal handler may run there, and one of them reopens this very log.
-#[pyclass(unsendable, module = "bicorn._core")]
+/// The access log of one worker, for all of its threads. No lock is held while Python code runs: a line
+/// takes some, a signal handler may run there, and one of them reopens this very log.
+#[pyclass(frozen, module = "bicorn._core")]
 pub struct AccessLog {
     pieces: Vec<Piece>,
     path: Option<PathBuf>,
     shared: Arc<Shared>,
-    writer: RefCell<Option<JoinHandle<()>>>,
-    scratch: RefCell<Scratch>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    scratch: Mutex<Scratch>,
     pid: String,
     user_of: Py<PyAny>,
     now: Py<PyAny>,
@@ -297,8 +300,8 @@ impl AccessLog {
             pieces: compile(format).map_err(PyValueError::new_err)?,
             path,
             shared,
-            writer: RefCell::new(Some(writer)),
-            scratch: RefCell::default(),
+            writer: Mutex::new(Some(writer)),
+            scratch: Mutex::default(),
             pid: format!("<{}>", std::process::id()),
             user_of,
             now,
@@ -325,7 +328,7 @@ impl AccessLog {
     fn close(&self) {
         self.shared.lock().closing = true;
         self.shared.gathered.notify_one();
-        if let Some(writer) = self.writer.borrow_mut().take() {
+        if let Some(writer) = locked(&self.writer).take() {
             let _ = writer.join();
         }
         self.flush();
@@ -358,14 +361,14 @@ pub struct Finished<'a, 'py> {
 impl AccessLog {
     /// Adds the line of one exchange.
     pub fn add(&self, py: Python<'_>, finished: &Finished<'_, '_>) -> PyResult<()> {
-        let mut line = std::mem::take(&mut self.scratch.borrow_mut().line);
-        line.clear();
+        let mut line = std::mem::take(&mut locked(&self.scratch).line);
+        line.clear(); // Another thread's line may be in the making: then this one has its own memory.
         let result = self.format(py, finished, &mut line);
         if result.is_ok() {
             line.push(b'\n');
             self.hand_over(py, &line);
         }
-        self.scratch.borrow_mut().line = line;
+        locked(&self.scratch).line = line;
         result
     }
 
@@ -419,14 +422,15 @@ impl AccessLog {
     }
 
     fn push_time(&self, py: Python<'_>, line: &mut Vec<u8>, now_ns: u64) -> PyResult<()> {
-        if now_ns >= self.scratch.borrow().now_valid_until_ns {
+        let stale = now_ns >= locked(&self.scratch).now_valid_until_ns;
+        if stale {
             let text = self.now.bind(py).call0()?.extract::<String>()?;
-            let mut scratch = self.scratch.borrow_mut();
+            let mut scratch = locked(&self.scratch);
             scratch.now_text = text.into_bytes();
             let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             scratch.now_valid_until_ns = now_ns + 1_000_000_000 - u64::from(wall.subsec_nanos());
         }
-        line.extend_from_slice(&self.scratch.borrow().now_text);
+        line.extend_from_slice(&locked(&self.scratch).now_text);
         Ok(())
     }
 

@@ -6,13 +6,16 @@
 //! Invariant  keys are made once and the constant ones come with the copy of a template, so a request
 //!            pays only for what is its own.
 
-use bicorn_reactor::Request;
+use std::sync::Arc;
+
+use bicorn_reactor::{Job, Request};
 use bicorn_wire::{Field, Head, Refusal, RefusalKind, TargetForm};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use crate::front::Front;
 use crate::names::{Name, Names, Role};
 use crate::peer::Peer;
 use crate::text::{Memo, latin1};
@@ -34,16 +37,23 @@ impl From<PyErr> for EnvironError {
     }
 }
 
-/// Makes environs.
-pub struct Environs {
+/// What all environs of a worker have in common.
+pub struct EnvironRules {
     /// One template a listener: what does not change between requests.
-    templates: Vec<Py<PyDict>>,
+    pub templates: Vec<Py<PyDict>>,
     /// The listener is a unix socket, so SERVER_NAME and SERVER_PORT come from Host.
-    nameless: Vec<bool>,
-    trust: Trust,
-    script_name: Vec<u8>,
+    pub nameless: Vec<bool>,
+    /// Who may speak for others.
+    pub trust: Arc<Trust>,
+    /// From the environment; a trusted proxy may say another.
+    pub script_name: Vec<u8>,
     /// Methods are put in upper case.
     pub casefold_method: bool,
+}
+
+/// Makes environs, for one thread at a time: what it remembers of the last one makes the next one cheap.
+pub struct Environs {
+    rules: Arc<EnvironRules>,
     names: Names,
     method: Memo,
     target: Memo,
@@ -68,20 +78,18 @@ const REMEMBERED_BYTES_MAX: usize = 2048;
 
 impl Last {
     #[inline]
-    fn is_again(&self, request: &Request<'_, Peer>) -> bool {
-        self.bytes == request.bytes
-            && self.listener == request.peer.listener
-            && self.trusted == request.peer.trusted
+    fn is_again(&self, request: &Request, peer: &Peer) -> bool {
+        self.bytes == request.bytes && self.listener == peer.listener && self.trusted == peer.trusted
     }
 
-    fn note(&mut self, request: &Request<'_, Peer>) {
+    fn note(&mut self, request: &Request, peer: &Peer) {
         self.environ = None;
         self.bytes.clear();
         if request.bytes.len() <= REMEMBERED_BYTES_MAX {
-            self.bytes.extend_from_slice(request.bytes);
+            self.bytes.extend_from_slice(&request.bytes);
         }
-        self.listener = request.peer.listener;
-        self.trusted = request.peer.trusted;
+        self.listener = peer.listener;
+        self.trusted = peer.trusted;
     }
 }
 
@@ -103,21 +111,10 @@ struct Seen<'a> {
 }
 
 impl Environs {
-    /// Environs from `templates`, whose keys this module fills in.
-    pub fn new(
-        py: Python<'_>,
-        templates: Vec<Py<PyDict>>,
-        nameless: Vec<bool>,
-        trust: Trust,
-        script_name: String,
-        casefold_method: bool,
-    ) -> Self {
+    /// Environs by these rules.
+    pub fn new(py: Python<'_>, rules: Arc<EnvironRules>) -> Self {
         Self {
-            templates,
-            nameless,
-            trust,
-            script_name: script_name.into_bytes(),
-            casefold_method,
+            rules,
             names: Names::default(),
             method: Memo::default(),
             target: Memo::default(),
@@ -128,25 +125,21 @@ impl Environs {
         }
     }
 
-    /// Whether a peer may speak for others.
-    pub fn trusts(&self, address: Option<std::net::IpAddr>) -> bool {
-        self.trust.trusts(address)
-    }
-
-    /// The environ of `request`; `wsgi.input` is the template's unless the caller sets it.
+    /// The environ of `job`'s request; `wsgi.input` is the template's unless the caller sets it.
     #[inline]
     pub fn build<'py>(
         &mut self,
         py: Python<'py>,
-        request: &mut Request<'_, Peer>,
+        job: &mut Job<Front>,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
-        let environ = self.of_head(py, request)?;
-        let peer = &mut *request.peer;
-        environ.set_item(intern!(py, "REMOTE_ADDR"), &peer.remote_addr)?;
-        if let Some(port) = &peer.remote_port {
+        let peer = job.peer.as_mut().expect("a job that calls has its peer");
+        let environ = self.of_head(py, &job.request, peer)?;
+        let shown = peer.shown(py, job.socket.as_ref())?;
+        environ.set_item(intern!(py, "REMOTE_ADDR"), &shown.remote_addr)?;
+        if let Some(port) = &shown.remote_port {
             environ.set_item(intern!(py, "REMOTE_PORT"), port)?;
         }
-        environ.set_item(intern!(py, "gunicorn.socket"), peer.socket(py, request.socket)?)?;
+        environ.set_item(intern!(py, "gunicorn.socket"), &shown.socket)?;
         Ok(environ)
     }
 
@@ -155,17 +148,18 @@ impl Environs {
     fn of_head<'py>(
         &mut self,
         py: Python<'py>,
-        request: &Request<'_, Peer>,
+        request: &Request,
+        peer: &Peer,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
-        let again = self.last.is_again(request);
+        let again = self.last.is_again(request, peer);
         if again && let Some(environ) = &self.last.environ {
             return Ok(copy(py, environ)?);
         }
-        let environ = self.of_new_head(py, request)?;
+        let environ = self.of_new_head(py, request, peer)?;
         if again {
             self.last.environ = Some(environ.copy()?.unbind());
         } else {
-            self.last.note(request);
+            self.last.note(request, peer);
         }
         Ok(environ)
     }
@@ -173,13 +167,14 @@ impl Environs {
     fn of_new_head<'py>(
         &mut self,
         py: Python<'py>,
-        request: &Request<'_, Peer>,
+        request: &Request,
+        peer: &Peer,
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
-        let listener = request.peer.listener;
-        let environ = copy(py, &self.templates[listener])?;
-        let (head, bytes) = (request.head, request.bytes);
+        let rules = Arc::clone(&self.rules);
+        let environ = copy(py, &rules.templates[peer.listener])?;
+        let (head, bytes) = (&request.head, request.bytes.as_slice());
         self.request_line(py, &environ, head, bytes)?;
-        let seen = self.fields(py, &environ, head, bytes, request.peer.trusted)?;
+        let seen = self.fields(py, &environ, head, bytes, peer.trusted)?;
         if let Some(authority) = head.authority.filter(|_| head.form == TargetForm::Absolute) {
             // The authority of the target replaces whatever Host says (RFC 9112, 3.2.2).
             environ.set_item(intern!(py, "HTTP_HOST"), latin1(py, authority.of(bytes))?)?;
@@ -189,7 +184,7 @@ impl Environs {
             environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
         }
         self.paths(py, &environ, head, bytes, seen.script_name)?;
-        if self.nameless[listener] {
+        if rules.nameless[peer.listener] {
             name_by_host(py, &environ, head, bytes, https)?;
         }
         Ok(environ)
@@ -223,7 +218,7 @@ impl Environs {
         if method == b"GET" {
             return Ok(self.get.bind(py).clone());
         }
-        if self.casefold_method {
+        if self.rules.casefold_method {
             return self.method.text(py, &method.to_ascii_uppercase());
         }
         self.method.text(py, method)
@@ -242,10 +237,10 @@ impl Environs {
         for field in &head.fields {
             let name = self.names.get(py, field.name.of(bytes));
             if trusted {
-                note_scheme(&self.trust, name, field, bytes, &mut seen)?;
+                note_scheme(&self.rules.trust, name, field, bytes, &mut seen)?;
             }
             if name.ambiguous {
-                match vouched(&self.trust, name, trusted) {
+                match vouched(&self.rules.trust, name, trusted) {
                     HeaderMap::Drop => continue,
                     HeaderMap::Refuse => {
                         return Err(EnvironError::Refused(RefusalKind::AmbiguousFieldName.into()));
@@ -272,7 +267,7 @@ impl Environs {
         forwarded: Option<&[u8]>,
     ) -> Result<(), EnvironError> {
         let mut path = head.path.of(bytes);
-        let script_name = forwarded.unwrap_or(&self.script_name);
+        let script_name = forwarded.unwrap_or(&self.rules.script_name);
         if !script_name.is_empty() {
             path = path.strip_prefix(script_name).ok_or_else(|| {
                 EnvironError::Misplaced(format!(

@@ -2,15 +2,15 @@
 //!
 //! Owns       `start_response`, the `write` it returns, and `wsgi.early_hints`: three faces of one object.
 //! Never      outlives its exchange in effect: once the answer is finished, a call says so and does nothing.
-//! Invariant  the pointer to the outbox is set only while the loop is inside the application, which is
-//!            the only time at which the outbox it points to cannot move or be used by anybody else.
+//! Invariant  the pointer to the outbox is set only while its job is inside the application, which is the
+//!            only time at which the outbox it points to cannot move or be used by anybody else.
 
 use std::os::fd::{BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
-use std::thread::{ThreadId, current};
+use std::sync::Arc;
 
-use bicorn_reactor::{Flush, Outbox};
+use bicorn_reactor::{Flush, Gate, Outbox};
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::ffi::{self, PyMethodDef, PyMethodDefPointer};
 use pyo3::prelude::*;
@@ -31,10 +31,10 @@ pub struct WriteRules {
     pub patience_ms: u64,
 }
 
-#[derive(Clone, Copy)]
 struct Wire {
     outbox: NonNull<Outbox<Chunk>>,
     socket: RawFd,
+    gate: Option<Arc<Gate>>,
 }
 
 /// The server's side of one exchange; as a Python object it is the `write` callable of PEP 3333.
@@ -46,12 +46,12 @@ pub struct Exchange {
     rules: WriteRules,
     /// Bytes that left while the application ran, which the loop has not counted.
     sent_early: usize,
-    /// The loop's thread: the only one that may touch the outbox.
-    thread: ThreadId,
+    /// Whoever called the application: the only thread that may touch the outbox.
+    thread: usize,
 }
 
 // SAFETY: everything here is touched with the interpreter lock held, and the pointer in `wire` is
-// cleared before the loop goes on without the application.
+// cleared before the job goes on without the application.
 unsafe impl Send for Exchange {}
 // SAFETY: as above.
 unsafe impl Sync for Exchange {}
@@ -70,14 +70,15 @@ impl Exchange {
 impl Exchange {
     /// An exchange between two requests.
     pub fn new(server: &[u8], rules: WriteRules) -> Self {
-        Self { response: Response::new(server), wire: None, rules, sent_early: 0, thread: current().id() }
+        Self { response: Response::new(server), wire: None, rules, sent_early: 0, thread: 0 }
     }
 
     /// The application is entered: it may write.
     #[inline]
-    pub fn enter(&mut self, outbox: &mut Outbox<Chunk>, socket: BorrowedFd<'_>) {
+    pub fn enter(&mut self, outbox: &mut Outbox<Chunk>, socket: BorrowedFd<'_>, gate: Option<Arc<Gate>>) {
         let socket = std::os::fd::AsRawFd::as_raw_fd(&socket);
-        self.wire = Some(Wire { outbox: NonNull::from(outbox), socket });
+        self.wire = Some(Wire { outbox: NonNull::from(outbox), socket, gate });
+        self.thread = this_thread();
     }
 
     /// The application has returned.
@@ -96,11 +97,11 @@ impl Exchange {
     /// meanwhile: it could call `write()`, which takes them too.
     ///
     /// # Errors
-    /// The loop is not inside the application.
+    /// The job is not inside the application.
     #[inline]
     pub fn parts(&mut self) -> PyResult<(&mut Response, &mut Outbox<Chunk>)> {
-        let wire = self.wire.ok_or_else(|| PyRuntimeError::new_err("this request is over"))?;
-        // SAFETY: the loop is inside the application and uses the outbox through this pointer only; see
+        let wire = self.wire.as_ref().ok_or_else(|| PyRuntimeError::new_err("this request is over"))?;
+        // SAFETY: the job is inside the application and uses the outbox through this pointer only; see
         // the invariant of this module. The exchange is borrowed for as long as the outbox is.
         Ok((&mut self.response, unsafe { &mut *wire.outbox.as_ptr() }))
     }
@@ -108,7 +109,7 @@ impl Exchange {
     /// An application that handed `write` or `early_hints` to another thread could call it at any
     /// moment, also while the loop itself uses the outbox.
     fn refuse_other_threads(&self) -> PyResult<()> {
-        if current().id() == self.thread {
+        if this_thread() == self.thread {
             return Ok(());
         }
         Err(PyRuntimeError::new_err("this must be called in the thread that the application was called in"))
@@ -158,7 +159,11 @@ impl Exchange {
 
     /// Gives the kernel what it takes; waits only once too much has gathered.
     fn send_now(&mut self, py: Python<'_>) -> PyResult<()> {
-        let Some(Wire { socket, .. }) = self.wire else { return Ok(()) };
+        let Some(Wire { socket, gate, .. }) = &self.wire else { return Ok(()) };
+        if gate.as_ref().is_some_and(|gate| !gate.pass()) {
+            return Err(os_error(Errno::TIMEDOUT)); // Its client was told so long ago.
+        }
+        let socket = *socket;
         loop {
             let mut sent = 0;
             let (_, outbox) = self.parts()?;
@@ -168,6 +173,7 @@ impl Exchange {
             self.sent_early += sent;
             match flushed {
                 Ok(Flush::Done) => return Ok(()),
+                Ok(Flush::Yielded) => {} // Nobody's turn but this application's.
                 Ok(Flush::Blocked) if waiting_bytes <= self.rules.waiting_bytes => return Ok(()),
                 Ok(Flush::Blocked) => self.wait_writable(py, socket)?,
                 Err(errno) => return Err(os_error(errno)),
@@ -194,6 +200,13 @@ impl Exchange {
             }
         }
     }
+}
+
+/// Tells one living thread from another, for less than its id costs.
+#[inline]
+fn this_thread() -> usize {
+    thread_local!(static HERE: u8 = const { 0 });
+    HERE.with(|here| std::ptr::from_ref(here) as usize)
 }
 
 fn os_error(errno: Errno) -> PyErr {

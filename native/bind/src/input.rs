@@ -102,10 +102,9 @@ impl Inputs {
     }
 
     /// The input for `body`, or none when it is empty.
-    pub fn input<'py>(&self, py: Python<'py>, body: RequestBody<'_>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    pub fn input<'py>(&self, py: Python<'py>, body: RequestBody) -> PyResult<Option<Bound<'py, PyAny>>> {
         let bytes = match body {
             RequestBody::Empty => return Ok(None),
-            RequestBody::Slice(bytes) => PyBytes::new(py, bytes),
             RequestBody::Memory(bytes) => PyBytes::new(py, &bytes),
             RequestBody::File(file, _) => return self.file(py, file).map(Some),
         };

@@ -7,19 +7,26 @@
 use pyo3::prelude::*;
 
 mod access;
+mod attached;
 mod body;
 mod chunk;
+mod context;
 mod environ;
 mod exchange;
 mod file_wrapper;
+mod front;
+mod green_loop;
 mod input;
 mod names;
+mod options;
 mod peer;
 mod response;
 mod response_head;
 mod scoreboard;
+mod stock;
 mod sync_loop;
 mod text;
+mod thread_loop;
 mod trust;
 mod wsgi;
 
@@ -28,10 +35,13 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<access::AccessLog>()?;
     module.add_class::<file_wrapper::FileWrapper>()?;
+    module.add_class::<green_loop::GreenLoop>()?;
+    module.add_class::<green_loop::GreenJob>()?;
     module.add_class::<input::EmptyInput>()?;
     module.add_class::<scoreboard::Scoreboard>()?;
     module.add_class::<scoreboard::Slot>()?;
     module.add_class::<sync_loop::SyncLoop>()?;
+    module.add_class::<thread_loop::ThreadLoop>()?;
     module.add_function(wrap_pyfunction!(access::compile_access_format, module)?)?;
     Ok(())
 }

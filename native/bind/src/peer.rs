@@ -1,76 +1,66 @@
 //! What is kept in Python's terms about one connection.
 
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Weak};
 
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use rustix::net::SocketAddrAny;
-use std::net::{IpAddr, SocketAddr};
 
-/// The other end of a connection.
+/// The other end of a connection. Made where no Python may run; what Python shows of it is made with
+/// the first request.
 pub struct Peer {
     /// Index of the listener it came in on.
     pub listener: usize,
     /// It may speak for others.
     pub trusted: bool,
-    /// `REMOTE_ADDR`.
-    pub remote_addr: Py<PyAny>,
-    /// `REMOTE_PORT`, which a unix socket has not.
-    pub remote_port: Option<Py<PyAny>>,
-    socket: Option<Py<ClientSocket>>,
-    open: Arc<AtomicI32>,
+    /// None for a unix socket.
+    pub address: Option<SocketAddr>,
+    shown: Option<Shown>,
 }
 
-/// Stands for the descriptor of a connection that is closed.
-const CLOSED: RawFd = -1;
+/// What an environ says of a peer.
+pub struct Shown {
+    /// `REMOTE_ADDR`.
+    pub remote_addr: Py<PyString>,
+    /// `REMOTE_PORT`, which a unix socket has not.
+    pub remote_port: Option<Py<PyString>>,
+    /// `gunicorn.socket`: one object a connection, a real socket only when it is used.
+    pub socket: Py<ClientSocket>,
+}
 
 impl Peer {
     /// A peer from what accept returned.
     pub fn new(
-        py: Python<'_>,
         listener: usize,
         address: Option<SocketAddrAny>,
         trusts: impl Fn(Option<IpAddr>) -> bool,
     ) -> Self {
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
-        let ip = address.map(|address| address.ip());
-        let (remote_addr, remote_port) = match address {
-            Some(address) => (
-                PyString::new(py, &address.ip().to_string()),
-                Some(PyString::new(py, itoa::Buffer::new().format(address.port())).into_any().unbind()),
-            ),
-            None => (PyString::new(py, ""), None),
-        };
-        Self {
-            listener,
-            trusted: trusts(ip),
-            remote_addr: remote_addr.into_any().unbind(),
-            remote_port,
-            socket: None,
-            open: Arc::new(AtomicI32::new(CLOSED)),
-        }
+        let trusted = trusts(address.map(|address| address.ip()));
+        Self { listener, trusted, address, shown: None }
     }
 
-    /// The value of `gunicorn.socket`: one object a connection, a real socket only when it is used.
+    /// The peer's address as text, empty for a unix socket.
+    pub fn address_text(&self) -> String {
+        self.address.map(|address| address.ip().to_string()).unwrap_or_default()
+    }
+
+    /// What Python shows of it.
     #[inline]
-    pub fn socket<'py>(&mut self, py: Python<'py>, socket: BorrowedFd<'_>) -> PyResult<Bound<'py, PyAny>> {
-        if self.socket.is_none() {
-            self.open.store(socket.as_raw_fd(), Relaxed);
-            let object = ClientSocket { open: Arc::clone(&self.open), socket: None };
-            self.socket = Some(Py::new(py, object)?);
+    pub fn shown(&mut self, py: Python<'_>, socket: Option<&Arc<OwnedFd>>) -> PyResult<&Shown> {
+        if self.shown.is_none() {
+            let port = self.address.map(|address| address.port());
+            let socket = socket.map(Arc::downgrade).unwrap_or_default();
+            self.shown = Some(Shown {
+                remote_addr: PyString::new(py, &self.address_text()).unbind(),
+                remote_port: port.map(|port| PyString::new(py, itoa::Buffer::new().format(port)).unbind()),
+                socket: Py::new(py, ClientSocket { open: socket, socket: None })?,
+            });
         }
-        let object = self.socket.as_ref().expect("made above");
-        Ok(object.bind(py).clone().into_any())
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // The descriptor's number may be another connection's from now on.
-        self.open.store(CLOSED, Relaxed);
+        Ok(self.shown.as_ref().expect("made above"))
     }
 }
 
@@ -81,7 +71,7 @@ impl Drop for Peer {
 /// and come to its end, in any thread; the interpreter lock keeps them apart.
 #[pyclass(module = "bicorn._core")]
 pub struct ClientSocket {
-    open: Arc<AtomicI32>,
+    open: Weak<OwnedFd>,
     socket: Option<Py<PyAny>>,
 }
 
@@ -89,13 +79,10 @@ pub struct ClientSocket {
 impl ClientSocket {
     fn __getattr__<'py>(&mut self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         if self.socket.is_none() {
-            let fd = self.open.load(Relaxed);
-            if fd == CLOSED {
+            let Some(open) = self.open.upgrade() else {
                 return Err(PyOSError::new_err("the client's connection is closed"));
-            }
-            // SAFETY: the connection that owns this descriptor clears it before closing it.
-            let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-            let copy = rustix::io::fcntl_dupfd_cloexec(borrowed, 0).map_err(|errno| {
+            };
+            let copy = rustix::io::fcntl_dupfd_cloexec(&*open, 0).map_err(|errno| {
                 PyOSError::new_err((errno.raw_os_error(), "cannot duplicate the client's socket"))
             })?;
             let socket = py.import("socket")?.getattr("socket")?;
@@ -107,9 +94,9 @@ impl ClientSocket {
     }
 
     fn __repr__(&self) -> String {
-        match self.open.load(Relaxed) {
-            CLOSED => "<bicorn client socket, closed>".to_owned(),
-            fd => format!("<bicorn client socket fd={fd}>"),
+        match self.open.upgrade() {
+            None => "<bicorn client socket, closed>".to_owned(),
+            Some(fd) => format!("<bicorn client socket fd={}>", fd.as_raw_fd()),
         }
     }
 }

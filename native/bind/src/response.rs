@@ -188,6 +188,11 @@ impl Response {
         self.head.content_length
     }
 
+    /// Whether only the end of the connection shows the end of the body.
+    pub fn ends_with_connection(&self) -> bool {
+        self.head_sent && self.framing == ResponseFraming::UntilClose
+    }
+
     /// Makes it a 500 whose bytes come from elsewhere.
     pub fn fail(&mut self) {
         self.reset();

@@ -4,18 +4,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use bicorn_reactor::clock::monotonic_ns;
 use bicorn_reactor::scoreboard::Slot as Row;
 use pyo3::exceptions::{PyIndexError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-use rustix::time::{ClockId, clock_gettime};
-
-/// Now, on the clock that Python calls `time.monotonic_ns()`.
-pub fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
 
 struct Mapping {
     rows: NonNull<Row>,
@@ -152,6 +146,7 @@ impl Slot {
             ("bytes_sent", &row.bytes_sent),
             ("bytes_received", &row.bytes_received),
             ("latency_sum_us", &row.latency_sum_us),
+            ("waited_sum_us", &row.waited_sum_us),
             ("request_started_ns", &row.request_started_ns),
         ] {
             counters.set_item(name, counter.load(Relaxed))?;
@@ -161,6 +156,8 @@ impl Slot {
         }
         let latency: Vec<u64> = row.latency.iter().map(|bucket| bucket.load(Relaxed)).collect();
         counters.set_item("latency_buckets", latency)?;
+        let waited: Vec<u64> = row.waited.iter().map(|bucket| bucket.load(Relaxed)).collect();
+        counters.set_item("waited_buckets", waited)?;
         counters.set_item("request", String::from_utf8_lossy(&row.request_text()).into_owned())?;
         Ok(counters)
     }

@@ -1,83 +1,79 @@
-//! A WSGI application as the loop's `Application`.
+//! A WSGI application, called with jobs.
 //!
 //! Owns       the call of PEP 3333: environ in, `start_response`, iterable out, `close()` always.
 //! Never      touches a socket, except through an exchange while the application runs.
 //! Invariant  every exchange that entered the application leaves through `leave` exactly once: that
 //!            is where its log line is written, its counters are kept and its iterable has been closed.
+//!            Nothing is locked or borrowed while the application runs: any thread or greenlet of the
+//!            worker may be in here too.
 
-use std::cell::{Cell, RefCell};
-use std::os::fd::BorrowedFd;
-use std::rc::Rc;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bicorn_reactor::clock::HttpDate;
+use bicorn_reactor::clock::{HttpDate, monotonic_ns};
 use bicorn_reactor::scoreboard::Slot as Row;
-use bicorn_reactor::{Application, Clock, Incident, Outbox, Outcome, Pull, Request, RequestBody, Turn};
-use bicorn_wire::Refusal;
+use bicorn_reactor::{Handler, Job, Left, Order, Orders, Outbox, Outcome};
 use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use rustix::net::SocketAddrAny;
 
 use crate::access::{AccessLog, Finished};
 use crate::body::{Step, send_all, send_file, sendable_file, step};
 use crate::chunk::Chunk;
-use crate::environ::{EnvironError, Environs};
+use crate::context::Context;
+use crate::environ::{EnvironError, EnvironRules, Environs};
 use crate::exchange::{Exchange, Handles, WriteRules};
 use crate::file_wrapper::FileWrapper;
+use crate::front::Front;
 use crate::input::Inputs;
-use crate::peer::Peer;
 use crate::response::End;
 use crate::scoreboard::Slot;
+use crate::stock::Stock;
 
-/// Handles kept for the next requests; one is in use at a time unless readers are slow.
-const SPARE_HANDLES_MAX: usize = 16;
-
-/// What the loop needs to know about one WSGI application.
+/// What is to be known about one WSGI application.
 pub struct WsgiSetup {
     /// The application.
     pub app: Py<PyAny>,
-    /// The worker, or whoever speaks for it: `workers/sync.py` says what is called on it.
+    /// The worker, or whoever speaks for it: `workers/gateway.py` says what is called on it.
     pub worker: Py<PyAny>,
     /// The worker's row.
     pub slot: Slot,
-    /// Makes environs.
-    pub environs: Environs,
+    /// How environs are made.
+    pub environ_rules: Arc<EnvironRules>,
     /// The native access log, if records go nowhere else.
     pub access: Option<Py<AccessLog>>,
     /// Hooks or a Python access log want to see each request.
     pub observed: bool,
-    /// Requests to serve before the worker is replaced.
-    pub max_requests: u64,
     /// Files may be sent by the kernel.
     pub sendfile: bool,
     /// The value of the Server field.
     pub server: Vec<u8>,
     /// Bounds of `write()`.
     pub write_rules: WriteRules,
-    /// What `drain()` and `stop()` have ordered.
-    pub orders: Rc<Cell<Turn>>,
+    /// What the loop is told.
+    pub orders: Arc<Orders>,
 }
 
 /// A WSGI application, being served.
 pub struct Wsgi {
     setup: WsgiSetup,
     inputs: Inputs,
-    spare: Vec<Handles>,
-    date: HttpDate,
-    served: u64,
-    recycling: bool,
+    environs: Stock<Environs>,
+    handles: Stock<Handles>,
     /// What ends the worker: the application or a signal handler raised something that is no `Exception`.
-    pub fatal: RefCell<Option<PyErr>>,
+    fatal: Mutex<Option<PyErr>>,
 }
 
 /// An exchange inside the application.
 pub struct Open {
     handles: Handles,
     environ: Py<PyDict>,
+    context: Context,
     observer: Option<Py<PyAny>>,
-    started_ns: u64,
+    entered_ns: u64,
 }
 
 /// An answer that is being pulled.
@@ -89,70 +85,90 @@ pub struct Stream {
     name: (Vec<u8>, Vec<u8>),
 }
 
+/// What the application gave, before it has been pulled to its end.
+enum Given {
+    /// The answer is complete, or broken.
+    All(Outcome),
+    /// An iterator with more, and what it was made from.
+    Part(Py<PyAny>, Py<PyAny>),
+}
+
 impl Wsgi {
     /// Prepares to serve.
     pub fn new(py: Python<'_>, setup: WsgiSetup) -> PyResult<Self> {
         Ok(Self {
             inputs: Inputs::new(py)?,
             setup,
-            spare: Vec::new(),
-            date: HttpDate::default(),
-            served: 0,
-            recycling: false,
-            fatal: RefCell::new(None),
+            environs: Stock::default(),
+            handles: Stock::default(),
+            fatal: Mutex::new(None),
         })
     }
 
+    /// The worker's row of the scoreboard.
+    #[inline]
+    pub fn slot(&self) -> &Row {
+        self.setup.slot.row()
+    }
+
+    /// The value of the Server field.
+    pub fn server(&self) -> &[u8] {
+        &self.setup.server
+    }
+
+    /// Whether a peer may speak for others.
+    pub fn trusts(&self, address: Option<IpAddr>) -> bool {
+        self.setup.environ_rules.trust.trusts(address)
+    }
+
+    /// What has ended the worker, if anything has.
+    pub fn fatal(&self) -> MutexGuard<'_, Option<PyErr>> {
+        self.fatal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn py(&self) -> Python<'static> {
-        // SAFETY: the loop runs on a thread that holds the interpreter lock, except inside `wait`.
+        // SAFETY: jobs are run by threads that hold the interpreter lock.
         unsafe { Python::assume_attached() }
     }
 
+    /// Prepares the exchange: terms, environ, input.
     #[inline]
-    fn handles(&mut self, py: Python<'_>) -> PyResult<Handles> {
-        match self.spare.pop() {
-            Some(handles) => Ok(handles),
-            None => Handles::new(py, &self.setup.server, self.setup.write_rules),
-        }
-    }
-
-    /// Prepares the exchange: terms, environ, input, observers.
-    #[inline]
-    fn open(
-        &mut self,
-        py: Python<'static>,
-        request: &mut Request<'_, Peer>,
-        clock: &Clock,
-    ) -> Result<Open, EnvironError> {
-        let environ = self.setup.environs.build(py, request)?;
-        let body = std::mem::replace(&mut request.body, RequestBody::Empty);
-        if let Some(input) = self.inputs.input(py, body)? {
+    fn open(&self, py: Python<'static>, job: &mut Job<Front>) -> Result<Open, EnvironError> {
+        let entered_ns = monotonic_ns();
+        let mut environs = match self.environs.take() {
+            Some(environs) => environs,
+            None => Environs::new(py, Arc::clone(&self.setup.environ_rules)),
+        };
+        let environ = environs.build(py, job);
+        self.environs.put(environs);
+        let environ = environ?;
+        if let Some(input) = self.inputs.input(py, std::mem::take(&mut job.request.body))? {
             environ.set_item(intern!(py, "wsgi.input"), input)?;
         }
-        let handles = self.handles(py)?;
+        let handles = match self.handles.take() {
+            Some(handles) => handles,
+            None => Handles::new(py, &self.setup.server, self.setup.write_rules)?,
+        };
         {
             let mut exchange = handles.exchange.bind(py).borrow_mut();
             exchange.response.reset();
-            let terms = &mut exchange.response.terms;
+            let (terms, request) = (&mut exchange.response.terms, &job.request);
             terms.method.clear();
-            terms.method.extend_from_slice(request.head.method.of(request.bytes));
-            if self.setup.environs.casefold_method {
+            terms.method.extend_from_slice(request.head.method.of(&request.bytes));
+            if self.setup.environ_rules.casefold_method {
                 terms.method.make_ascii_uppercase(); // What the application is told decides the framing too.
             }
             terms.version = request.head.version;
-            terms.keep_alive = request.may_keep_alive && request.head.keep_alive && !self.is_last();
+            terms.keep_alive = request.may_keep_alive && request.head.keep_alive;
         }
         environ.set_item(intern!(py, "wsgi.early_hints"), &handles.early_hints)?;
-        Ok(Open { handles, environ: environ.unbind(), observer: None, started_ns: clock.now_ns() })
-    }
-
-    fn is_last(&self) -> bool {
-        self.recycling || self.served + 1 >= self.setup.max_requests
+        let context = Context::copy(py)?;
+        Ok(Open { handles, environ: environ.unbind(), context, observer: None, entered_ns })
     }
 
     /// Calls the application and takes what it gives at once.
     #[inline]
-    fn run(&mut self, py: Python<'static>, open: &mut Open) -> PyResult<Outcome<(Py<PyAny>, Py<PyAny>)>> {
+    fn run(&self, py: Python<'static>, open: &mut Open) -> PyResult<Given> {
         if self.setup.observed {
             let observer =
                 self.setup.worker.bind(py).call_method1(intern!(py, "request_entered"), (&open.environ,))?;
@@ -170,31 +186,24 @@ impl Wsgi {
             Bound::from_owned_ptr_or_err(py, result)
         }?;
         if result.is_exact_instance_of::<PyList>() || result.is_exact_instance_of::<PyTuple>() {
-            return send_all(open.exchange(py), &result).map(|end| self.ended(py, open, end));
+            return send_all(open.exchange(py), &result).map(|end| Given::All(self.ended(py, open, end)));
         }
-        match self.send_iterable(py, open, &result) {
-            Ok(None) => {
-                let iterator = result.try_iter().inspect_err(|_| self.close(py, &result))?;
-                match step(open.exchange(py), &iterator) {
-                    Ok(Step::More) => Ok(Outcome::Stream((iterator.into_any().unbind(), result.unbind()))),
-                    Ok(Step::End(end)) => {
-                        self.close(py, &result);
-                        Ok(self.ended(py, open, end))
-                    }
-                    Err(error) => {
-                        self.close(py, &result);
-                        Err(error)
-                    }
-                }
-            }
-            Ok(Some(end)) => {
-                self.close(py, &result);
-                Ok(self.ended(py, open, end))
-            }
-            Err(error) => {
-                self.close(py, &result);
-                Err(error)
-            }
+        let given = self.begin(py, open, &result);
+        if !matches!(given, Ok(Given::Part(..))) {
+            self.close(py, &result);
+        }
+        given
+    }
+
+    /// Takes what an iterable gives first.
+    fn begin(&self, py: Python<'_>, open: &Open, result: &Bound<'_, PyAny>) -> PyResult<Given> {
+        if let Some(end) = self.send_iterable(py, open, result)? {
+            return Ok(Given::All(self.ended(py, open, end)));
+        }
+        let iterator = result.try_iter()?;
+        match step(open.exchange(py), &iterator)? {
+            Step::More => Ok(Given::Part(iterator.into_any().unbind(), result.clone().unbind())),
+            Step::End(end) => Ok(Given::All(self.ended(py, open, end))),
         }
     }
 
@@ -209,23 +218,21 @@ impl Wsgi {
         }
     }
 
-    fn ended<S>(&self, py: Python<'_>, open: &Open, end: End) -> Outcome<S> {
+    fn ended(&self, py: Python<'_>, open: &Open, end: End) -> Outcome {
         match end {
             End::Whole { keep_alive } => Outcome::Done { keep_alive },
             End::Short => {
                 let exchange = open.exchange(py).borrow();
-                self.report(
-                    py,
-                    "response_short",
-                    (&open.environ, exchange.response.promised(), exchange.response.body_bytes),
-                );
-                Outcome::Aborted
+                let (promised, sent) = (exchange.response.promised(), exchange.response.body_bytes);
+                drop(exchange);
+                self.report(py, "response_short", (&open.environ, promised, sent));
+                Outcome::Aborted { reset: false }
             }
         }
     }
 
     /// The iterable's `close()`, if it has one.
-    fn close(&mut self, py: Python<'_>, result: &Bound<'_, PyAny>) {
+    fn close(&self, py: Python<'_>, result: &Bound<'_, PyAny>) {
         let closed = match result.getattr_opt(intern!(py, "close")) {
             Ok(Some(close)) => close.call0().map(drop),
             Ok(None) => Ok(()),
@@ -239,25 +246,31 @@ impl Wsgi {
 
     /// Tells the worker. Its methods only log, so an error of theirs has nowhere better to go than stderr;
     /// but a signal handler may have run in one of them, and what it raised ends the worker.
-    fn report<'py>(&self, py: Python<'py>, method: &str, arguments: impl pyo3::call::PyCallArgs<'py>) {
+    pub fn report<'py>(&self, py: Python<'py>, method: &str, arguments: impl pyo3::call::PyCallArgs<'py>) {
         let worker = self.setup.worker.bind(py);
         if let Err(error) = worker.call_method1(method, arguments) {
             if error.is_instance_of::<PyException>(py) {
                 error.write_unraisable(py, Some(worker));
             } else {
-                self.fatal.replace(Some(error));
+                self.end_with(error);
             }
         }
     }
 
+    /// What the application raised ends the worker, but not the requests of others.
+    fn end_with(&self, error: PyErr) {
+        *self.fatal() = Some(error);
+        self.setup.orders.give(Order::Retire);
+    }
+
     fn keep_if_fatal(&self, py: Python<'_>, error: PyErr) {
         if !error.is_instance_of::<PyException>(py) {
-            self.fatal.replace(Some(error));
+            self.end_with(error);
         }
     }
 
     /// The application raised: 500 if nothing has been sent, otherwise the answer breaks off.
-    fn failed<S>(&mut self, py: Python<'_>, open: &Open, error: PyErr) -> Outcome<S> {
+    fn failed(&self, py: Python<'_>, open: &Open, error: PyErr) -> Outcome {
         let head_sent = open.exchange(py).borrow().response.head_sent;
         self.report(py, "application_failed", (exception(py, &error), &open.environ, head_sent));
         self.keep_if_fatal(py, error);
@@ -265,47 +278,44 @@ impl Wsgi {
         match exchange.parts() {
             Ok((response, outbox)) if !head_sent => {
                 response.fail();
-                let terms = &response.terms;
-                push_error(outbox, 500, &self.setup.server, self.date.now(), terms.method != b"HEAD");
+                let with_body = response.terms.method != b"HEAD";
+                push_error(outbox, 500, &self.setup.server, HttpDate::default().now(), with_body);
                 Outcome::Done { keep_alive: false }
             }
-            _ => Outcome::Aborted,
+            Ok((response, _)) => Outcome::Aborted { reset: response.ends_with_connection() },
+            Err(_) => Outcome::Aborted { reset: false },
         }
     }
 
     /// The exchange is over, however it ended.
     #[inline]
-    fn leave(&mut self, py: Python<'_>, open: Open, clock: &mut Clock) {
-        let now_ns = clock.read();
-        self.served += 1;
+    fn leave(&self, py: Python<'_>, open: Open, job: &mut Job<Front>) {
+        let left_ns = monotonic_ns();
         let mut exchange = open.exchange(py).borrow_mut();
         exchange.leave();
+        job.sent += exchange.take_sent_early();
         let status = exchange.response.status;
-        self.setup.slot.row().sent(exchange.take_sent_early());
-        self.setup.slot.row().request_left(open.started_ns, now_ns, status);
-        if exchange.response.dropped {
-            self.report(py, "response_long", (&open.environ, exchange.response.promised()));
-        }
-        let elapsed_ns = now_ns.saturating_sub(open.started_ns);
+        job.left = Some(Left { entered_ns: open.entered_ns, left_ns, status });
+        let dropped = exchange.response.dropped.then(|| exchange.response.promised());
+        let elapsed_ns = left_ns.saturating_sub(open.entered_ns);
         if let Some(access) = &self.setup.access {
-            let finished =
-                Finished { environ: open.environ.bind(py), response: &exchange.response, elapsed_ns, now_ns };
-            if let Err(error) = access.bind(py).borrow().add(py, &finished) {
+            let environ = open.environ.bind(py);
+            let finished = Finished { environ, response: &exchange.response, elapsed_ns, now_ns: left_ns };
+            if let Err(error) = access.get().add(py, &finished) {
                 error.write_unraisable(py, None);
             }
         }
         drop(exchange);
+        if let Some(promised) = dropped {
+            self.report(py, "response_long", (&open.environ, promised));
+        }
         if let Some(observer) = &open.observer {
             self.tell_observer(py, &open, observer, elapsed_ns);
         }
-        if !self.recycling && self.served >= self.setup.max_requests {
-            self.recycling = true;
-            self.report(py, "recycle", ());
-        }
-        let Open { handles, environ, .. } = open;
-        drop(environ);
-        if self.spare.len() < SPARE_HANDLES_MAX && handles.are_free() {
-            self.spare.push(handles);
+        let Open { handles, environ, context, .. } = open;
+        drop((environ, context)); // What they held may have been the last hold on a handle.
+        if handles.are_free() {
+            self.handles.put(handles);
         }
     }
 
@@ -328,28 +338,19 @@ impl Wsgi {
     }
 
     /// Answers a request for which no environ could be made.
-    fn unopened<S>(
-        &mut self,
-        py: Python<'_>,
-        request: &Request<'_, Peer>,
-        why: EnvironError,
-        outbox: &mut Outbox<Chunk>,
-        clock: &mut Clock,
-    ) -> Outcome<S> {
-        let started_ns = clock.now_ns();
+    #[cold]
+    fn unopened(&self, py: Python<'_>, job: &mut Job<Front>, why: EnvironError) -> Outcome {
         match why {
-            EnvironError::Refused(refusal) => {
-                self.setup.slot.row().request_withdrawn();
-                return Outcome::Refused(refusal);
-            }
+            EnvironError::Refused(refusal) => return Outcome::Refused(refusal),
             EnvironError::Misplaced(text) => self.report(py, "request_misplaced", (text,)),
             EnvironError::Python(error) => {
                 self.report(py, "application_failed", (exception(py, &error), py.None(), false));
             }
         }
-        let with_body = request.head.method.of(request.bytes) != b"HEAD";
-        push_error(outbox, 500, &self.setup.server, self.date.now(), with_body);
-        self.setup.slot.row().request_left(started_ns, clock.read(), 500);
+        let with_body = job.request.head.method.of(&job.request.bytes) != b"HEAD";
+        push_error(&mut job.outbox, 500, &self.setup.server, HttpDate::default().now(), with_body);
+        let now_ns = monotonic_ns();
+        job.left = Some(Left { entered_ns: now_ns, left_ns: now_ns, status: 500 });
         Outcome::Done { keep_alive: false }
     }
 }
@@ -370,139 +371,84 @@ fn exception<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyAny> {
     value
 }
 
-fn push_error(outbox: &mut Outbox<Chunk>, status: u16, server: &[u8], date: &[u8], with_body: bool) {
+/// Puts an answer of the server's own into the outbox.
+pub fn push_error(outbox: &mut Outbox<Chunk>, status: u16, server: &[u8], date: &[u8], with_body: bool) {
     outbox.push_with(|out| bicorn_wire::push_refusal(out, status, server, date, with_body));
 }
 
-impl Application for Wsgi {
-    type Chunk = Chunk;
-    type Stream = Stream;
-    type Peer = Peer;
-
+impl Handler<Front> for Wsgi {
     #[inline]
-    fn slot(&self) -> &Row {
-        self.setup.slot.row()
-    }
-
-    fn peer(&mut self, listener: usize, address: Option<SocketAddrAny>) -> Peer {
-        Peer::new(self.py(), listener, address, |address| self.setup.environs.trusts(address))
-    }
-
-    #[inline]
-    fn call(
-        &mut self,
-        mut request: Request<'_, Peer>,
-        outbox: &mut Outbox<Chunk>,
-        clock: &mut Clock,
-    ) -> Outcome<Stream> {
+    fn call(&self, job: &mut Job<Front>) -> Outcome {
         let py = self.py();
-        let (method, target) = (request.head.method.of(request.bytes), request.head.target.of(request.bytes));
-        self.slot().request_entered(clock.now_ns(), method, target);
-        let mut open = match self.open(py, &mut request, clock) {
+        let mut open = match self.open(py, job) {
             Ok(open) => open,
-            Err(why) => return self.unopened(py, &request, why, outbox, clock),
+            Err(why) => return self.unopened(py, job, why),
         };
-        open.exchange(py).borrow_mut().enter(outbox, request.socket);
-        let outcome = match self.run(py, &mut open) {
-            Ok(outcome) => outcome,
-            Err(error) => self.failed(py, &open, error),
-        };
-        match outcome {
-            Outcome::Stream((iterator, result)) => {
+        // The exchange points to it: it must not be reachable through the job meanwhile.
+        let mut outbox = std::mem::take(&mut job.outbox);
+        let socket = job.socket.as_deref().expect("a job that calls has its socket");
+        open.exchange(py).borrow_mut().enter(&mut outbox, socket.as_fd(), job.gate.clone());
+        open.context.enter(py);
+        let given = self.run(py, &mut open);
+        let outcome = match given {
+            Ok(Given::Part(iterator, result)) => {
+                open.context.exit(py);
                 open.exchange(py).borrow_mut().leave();
                 self.slot().request_paused();
-                let name = (method.to_vec(), target.to_vec());
-                Outcome::Stream(Stream { open, iterator, result, name })
+                job.stream = Some(Stream { open, iterator, result, name: name(job) });
+                job.outbox = outbox;
+                return Outcome::More;
             }
-            Outcome::Done { keep_alive } => {
-                self.leave(py, open, clock);
-                Outcome::Done { keep_alive }
-            }
-            Outcome::Aborted | Outcome::Refused(_) => {
-                self.leave(py, open, clock);
-                Outcome::Aborted
-            }
-        }
-    }
-
-    fn pull(
-        &mut self,
-        stream: &mut Option<Stream>,
-        socket: BorrowedFd<'_>,
-        outbox: &mut Outbox<Chunk>,
-        clock: &mut Clock,
-    ) -> Pull {
-        let py = self.py();
-        let Some(pulled) = stream else { return Pull::Aborted };
-        self.slot().request_resumed(clock.read(), &pulled.name.0, &pulled.name.1);
-        pulled.open.exchange(py).borrow_mut().enter(outbox, socket);
-        let result = step(pulled.open.exchange(py), pulled.iterator.bind(py));
-        if let Ok(Step::More) = result {
-            pulled.open.exchange(py).borrow_mut().leave();
-            self.slot().request_paused();
-            return Pull::More;
-        }
-        let Stream { open, result: iterable, iterator, .. } = stream.take().expect("looked at above");
-        drop(iterator);
-        let outcome: Outcome<()> = match result {
-            Ok(Step::End(end)) => self.ended(py, &open, end),
-            Ok(Step::More) => unreachable!("returned above"),
+            Ok(Given::All(outcome)) => outcome,
             Err(error) => self.failed(py, &open, error),
         };
-        self.close(py, iterable.bind(py));
-        self.leave(py, open, clock);
-        match outcome {
-            Outcome::Done { keep_alive } => Pull::Done { keep_alive },
-            _ => Pull::Aborted,
-        }
+        open.context.exit(py);
+        self.leave(py, open, job);
+        job.outbox = outbox;
+        outcome
     }
 
-    fn abandon(&mut self, stream: Stream, clock: &mut Clock) {
+    fn pull(&self, job: &mut Job<Front>) -> Outcome {
         let py = self.py();
-        self.close(py, stream.result.bind(py));
-        self.leave(py, stream.open, clock);
+        let Some(stream) = job.stream.take() else { return Outcome::Aborted { reset: false } };
+        self.slot().request_resumed(monotonic_ns(), &stream.name.0, &stream.name.1);
+        let mut outbox = std::mem::take(&mut job.outbox);
+        let socket = job.socket.as_deref().expect("a job that pulls has its socket");
+        stream.open.exchange(py).borrow_mut().enter(&mut outbox, socket.as_fd(), job.gate.clone());
+        stream.open.context.enter(py);
+        let outcome = match step(stream.open.exchange(py), stream.iterator.bind(py)) {
+            Ok(Step::More) => {
+                stream.open.context.exit(py);
+                stream.open.exchange(py).borrow_mut().leave();
+                self.slot().request_paused();
+                job.stream = Some(stream);
+                job.outbox = outbox;
+                return Outcome::More;
+            }
+            Ok(Step::End(end)) => self.ended(py, &stream.open, end),
+            Err(error) => self.failed(py, &stream.open, error),
+        };
+        let Stream { open, result, iterator, .. } = stream;
+        drop(iterator);
+        self.close(py, result.bind(py));
+        open.context.exit(py);
+        self.leave(py, open, job);
+        job.outbox = outbox;
+        outcome
     }
 
-    fn refuse(&mut self, refusal: &Refusal, peer: &mut Peer, outbox: &mut Outbox<Chunk>) {
-        push_error(outbox, refusal.status, &self.setup.server, self.date.now(), true);
-        self.report(self.py(), "request_refused", (&peer.remote_addr, refusal.status, refusal.to_string()));
-    }
-
-    fn incident(&mut self, incident: Incident) {
+    fn abandon(&self, job: &mut Job<Front>) {
         let py = self.py();
-        match incident {
-            Incident::Accept(errno) => {
-                self.report(py, "accept_failed", (std::io::Error::from(errno).to_string(),));
-            }
-            Incident::Spool(error) => self.report(py, "spool_failed", (error.to_string(),)),
-        }
+        let Some(Stream { open, result, .. }) = job.stream.take() else { return };
+        open.context.enter(py);
+        self.close(py, result.bind(py));
+        open.context.exit(py);
+        self.leave(py, open, job);
     }
+}
 
-    fn wait<R>(&mut self, block: impl FnOnce() -> R) -> R {
-        /// Carries the closure over the Send bound of `detach`, which stands for "uses no Python".
-        struct NoPython<T>(T);
-        // SAFETY: the wait of the loop touches file descriptors and plain memory only, and stays on
-        // this thread.
-        unsafe impl<T> Send for NoPython<T> {}
-        impl<R, F: FnOnce() -> R> NoPython<F> {
-            fn call(self) -> NoPython<R> {
-                NoPython((self.0)())
-            }
-        }
-        let block = NoPython(block);
-        self.py().detach(move || block.call()).0
-    }
-
-    #[inline]
-    fn turn(&mut self) -> Turn {
-        if let Err(error) = self.py().check_signals() {
-            self.fatal.replace(Some(error));
-            return Turn::Stop;
-        }
-        match self.setup.orders.get() {
-            // What the application raised ends the worker, but not the requests of others.
-            Turn::Continue if self.fatal.borrow().is_some() => Turn::Retire,
-            order => order,
-        }
-    }
+/// Method and target of a job's request.
+fn name(job: &Job<Front>) -> (Vec<u8>, Vec<u8>) {
+    let request = &job.request;
+    (request.head.method.of(&request.bytes).to_vec(), request.head.target.of(&request.bytes).to_vec())
 }

@@ -1,76 +1,36 @@
 //! The seam between the loop and whoever answers requests.
 //!
-//! Owns       the trait that bind implements, and the values that cross it.
+//! Owns       the two traits that bind implements: what the loop asks while it holds the sockets, and what
+//!            runs a job while it does not.
 //! Never      names Python: the reactor is tested with an application written in Rust.
 
-use bicorn_wire::{Head, Refusal};
+use std::time::Duration;
+
+use bicorn_wire::Refusal;
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
-use crate::clock::Clock;
-use crate::intake::RequestBody;
+use crate::job::Job;
 use crate::outbox::Outbox;
 use crate::scoreboard::Slot;
-use std::os::fd::BorrowedFd;
 
-/// A complete request.
+/// What became of one step of an answer.
 #[derive(Debug)]
-pub struct Request<'a, P> {
-    /// The parsed head.
-    pub head: &'a Head,
-    /// The bytes that the head's spans point into.
-    pub bytes: &'a [u8],
-    /// The complete body.
-    pub body: RequestBody<'a>,
-    /// What the application keeps about the connection.
-    pub peer: &'a mut P,
-    /// The connection, for an application that has to write before it returns.
-    pub socket: BorrowedFd<'a>,
-    /// Whether the connection may serve another request as far as the server is concerned.
-    pub may_keep_alive: bool,
-}
-
-/// What became of a request.
-#[derive(Debug)]
-pub enum Outcome<S> {
+pub enum Outcome {
     /// The whole answer is in the outbox.
     Done {
         /// Whether the connection may serve another request.
         keep_alive: bool,
     },
-    /// The answer has begun; the rest is pulled as the socket takes it.
-    Stream(S),
+    /// The answer has begun, and the job's stream has the rest: it is pulled as the socket takes it.
+    More,
     /// The request broke a rule that only the application's settings know.
     Refused(Refusal),
     /// Nothing more can be sent: the answer broke off and the peer must see that.
-    Aborted,
-}
-
-/// What one pull of a streamed answer gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pull {
-    /// Something was appended, or nothing this time; there is more.
-    More,
-    /// The answer is complete.
-    Done {
-        /// Whether the connection may serve another request.
-        keep_alive: bool,
+    Aborted {
+        /// Only a reset shows it, because the answer ends where its connection does.
+        reset: bool,
     },
-    /// The answer broke off.
-    Aborted,
-}
-
-/// What the loop is told between two rounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// Go on.
-    Continue,
-    /// Take what waits in the listen queues, which may be nobody's soon; finish what is there; end.
-    Drain,
-    /// Accept nothing more, because others do; finish what is there; end.
-    Retire,
-    /// End now.
-    Stop,
 }
 
 /// Something that went wrong outside any request.
@@ -82,7 +42,7 @@ pub enum Incident {
     Spool(std::io::Error),
 }
 
-/// Who answers requests.
+/// What the loop asks. It is asked with the loop held, so it answers from memory.
 pub trait Application: Sized {
     /// Bytes of an answer, sent from where they lie.
     type Chunk: AsRef<[u8]>;
@@ -97,36 +57,72 @@ pub trait Application: Sized {
     /// A connection was accepted on the listener with this index.
     fn peer(&mut self, listener: usize, address: Option<SocketAddrAny>) -> Self::Peer;
 
-    /// Answers one complete request.
-    fn call(
-        &mut self,
-        request: Request<'_, Self::Peer>,
-        outbox: &mut Outbox<Self::Chunk>,
-        clock: &mut Clock,
-    ) -> Outcome<Self::Stream>;
-
-    /// Continues an answer; called only when the socket can take more. Takes the stream when the
-    /// answer ends, well or not; one that is left is pulled again, or abandoned.
-    fn pull(
-        &mut self,
-        stream: &mut Option<Self::Stream>,
-        socket: BorrowedFd<'_>,
-        outbox: &mut Outbox<Self::Chunk>,
-        clock: &mut Clock,
-    ) -> Pull;
-
-    /// The peer went away before its answer was complete.
-    fn abandon(&mut self, stream: Self::Stream, clock: &mut Clock);
-
     /// Writes the answer to a refused request, and whatever log line is due.
     fn refuse(&mut self, refusal: &Refusal, peer: &mut Self::Peer, outbox: &mut Outbox<Self::Chunk>);
 
     /// Is told of trouble outside any request.
     fn incident(&mut self, incident: Incident);
 
+    /// As many requests as this worker is to serve have been answered.
+    fn recycle(&mut self);
+}
+
+/// Runs jobs; shared by all threads that do.
+pub trait Handler<A: Application> {
+    /// Calls the application with a complete request.
+    fn call(&self, job: &mut Job<A>) -> Outcome;
+
+    /// Continues an answer; called only when everything before has been sent. Takes the job's stream
+    /// when the answer ends, well or not.
+    fn pull(&self, job: &mut Job<A>) -> Outcome;
+
+    /// The peer went away before its answer was complete.
+    fn abandon(&self, job: &mut Job<A>);
+}
+
+/// How the loop waits for the kernel, which depends on what the waiting thread holds.
+pub trait Waiter {
     /// Runs `block`, which may block, in whatever way lets the process's other threads run.
     fn wait<R>(&mut self, block: impl FnOnce() -> R) -> R;
 
-    /// Called once a round of the loop: signals, orders, work of its own.
-    fn turn(&mut self) -> Turn;
+    /// Whether to wait at all; if not, the loop says that it is idle, and for how long it would have waited.
+    fn may_block(&self) -> bool {
+        true
+    }
+
+    /// Whether a turn of the loop shows that the worker is alive: not where others run the application.
+    fn proves_life(&self) -> bool {
+        true
+    }
+}
+
+/// A thread that holds nothing which others need.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unattached {
+    /// See [`Waiter::proves_life`].
+    pub proves_life: bool,
+}
+
+impl Waiter for Unattached {
+    fn wait<R>(&mut self, block: impl FnOnce() -> R) -> R {
+        block()
+    }
+
+    fn proves_life(&self) -> bool {
+        self.proves_life
+    }
+}
+
+/// What a call of the loop gave.
+pub enum Next<A: Application> {
+    /// A job to run, and to give back.
+    Job(Box<Job<A>>),
+    /// Another thread asks for attention, or an order has come.
+    Woken,
+    /// A signal has arrived.
+    Signal,
+    /// There is nothing to do before this much time has passed; given only to a waiter that may not block.
+    Idle(Duration),
+    /// The drain is over, or the loop was stopped.
+    Ended,
 }

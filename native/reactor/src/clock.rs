@@ -10,6 +10,13 @@ use rustix::time::{ClockId, clock_gettime};
 /// Length of an IMF-fixdate, always the same.
 pub const DATE_BYTES: usize = 29;
 
+/// Now, on the clock that Python calls `time.monotonic_ns()`.
+#[inline]
+pub fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// Monotonic time, as one worker sees it.
 #[derive(Debug)]
 pub struct Clock {
@@ -25,12 +32,17 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// Reads the monotonic clock (the one Python calls `time.monotonic_ns()`).
+    /// Reads the monotonic clock.
     #[inline]
     pub fn read(&mut self) -> u64 {
-        let now = clock_gettime(ClockId::Monotonic);
-        self.now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        self.now_ns = monotonic_ns();
         self.now_ns
+    }
+
+    /// Takes over a reading that somebody else has made, unless it is older.
+    #[inline]
+    pub fn advance(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
     }
 
     /// The last reading, in nanoseconds.

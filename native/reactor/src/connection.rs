@@ -5,6 +5,7 @@
 //! Invariant  an idle connection holds no buffer: what a request needs is made when its first byte comes.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use bicorn_wire::{Head, HeadParser};
 
@@ -27,11 +28,12 @@ pub struct Reading {
 }
 
 /// What happens to a connection when its outbox has been sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Then {
     /// It waits for another request.
     KeepAlive,
     /// It is closed: the client asked for that, and so sends nothing more.
+    #[default]
     Close,
     /// Our side is closed, and the socket goes once the peer has had time to read the answer.
     Linger,
@@ -54,11 +56,19 @@ pub struct Responding<A: Application> {
     pub outbox: Outbox<A::Chunk>,
     /// Where more of it comes from.
     pub stream: Option<A::Stream>,
+    /// Who has to go on with the stream.
+    pub home: Option<usize>,
     /// What follows; meaningful once `stream` is gone.
     pub then: Then,
-    /// Bytes of the next requests, which arrived in the same read. Never more than one read holds,
-    /// because a connection that responds is not read.
+    /// Bytes of the next requests, as in [`Stage::Serving`].
     pub pending: Vec<u8>,
+}
+
+impl<A: Application> Responding<A> {
+    /// An answer without a stream.
+    pub fn of(outbox: Outbox<A::Chunk>, then: Then, pending: Vec<u8>) -> Self {
+        Self { outbox, stream: None, home: None, then, pending }
+    }
 }
 
 /// Where a connection is in its life.
@@ -67,6 +77,9 @@ pub enum Stage<A: Application> {
     Idle,
     /// A part of a request has arrived.
     Reading(Box<Reading>),
+    /// A job is out, or waits for its turn; here are the bytes of the next requests, which arrived in the
+    /// same read. Never more than one read holds, because a connection is not read meanwhile.
+    Serving(Vec<u8>),
     /// An answer is on its way.
     Responding(Box<Responding<A>>),
     /// Our side is closed; the peer is given time to read what was sent before the socket goes.
@@ -75,10 +88,11 @@ pub enum Stage<A: Application> {
 
 /// A connection.
 pub struct Connection<A: Application> {
+    /// What the application keeps about the other end; with the job while one is out. It goes before the
+    /// socket does, because it may have told others the descriptor's number.
+    pub peer: Option<A::Peer>,
     /// The socket, non-blocking.
-    pub socket: OwnedFd,
-    /// What the application keeps about the other end.
-    pub peer: A::Peer,
+    pub socket: Arc<OwnedFd>,
     /// Where it is in its life.
     pub stage: Stage<A>,
     /// Its name in the epoll set and on the timer wheel.
@@ -91,20 +105,29 @@ pub struct Connection<A: Application> {
     pub readable: bool,
     /// It has served a request, so its silence is measured by the keep-alive timeout.
     pub served: bool,
+    /// Both directions are gone: whatever is still computed for it has no reader.
+    pub gone: bool,
+    /// Somebody else has answered for the application, which may never come back.
+    pub written_off: bool,
+    /// Requests begun since others had their turn.
+    pub begun: u8,
 }
 
 impl<A: Application> Connection<A> {
     /// A fresh connection, which may well have sent its request already.
     pub fn new(socket: OwnedFd, peer: A::Peer, token: Token) -> Self {
         Self {
-            socket,
-            peer,
+            peer: Some(peer),
+            socket: Arc::new(socket),
             stage: Stage::Idle,
             token,
             deadline_ms: u64::MAX,
             parked_ms: u64::MAX,
             readable: true,
             served: false,
+            gone: false,
+            written_off: false,
+            begun: 0,
         }
     }
 }

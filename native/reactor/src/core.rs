@@ -3,17 +3,23 @@
 //! Owns       the rules, the timeouts, the clock, and the buffers that serve whoever is served just now.
 //! Never      knows which connections there are.
 
-use bicorn_wire::{Head, HeadParser, Rules};
+use std::collections::VecDeque;
+
+use bicorn_wire::{HeadParser, Rules};
 
 use crate::application::Application;
 use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::intake::Spool;
+use crate::job::Job;
 use crate::outbox::Outbox;
 use crate::timer::{Token, Wheel};
 
 /// Bytes read from a socket at once; also the most that is held of requests that came early.
 pub const READ_BYTES: usize = 64 * 1024;
+
+/// Jobs kept for the next requests: more are out only while requests overlap.
+const SPARE_JOBS_MAX: usize = 16;
 
 /// Every timeout of a connection, in milliseconds; `u64::MAX` for none.
 #[derive(Clone, Copy, Debug)]
@@ -51,14 +57,16 @@ pub struct Core<A: Application> {
     pub unfinished: Vec<Token>,
     /// No request may keep its connection: the worker is on its way out.
     pub draining: bool,
+    /// Requests that are complete, in the order in which they became so.
+    pub(crate) ready: VecDeque<Box<Job<A>>>,
+    /// Jobs that are back. The last one knows the last head: see `exchange::begin`.
+    pub(crate) spare: Vec<Box<Job<A>>>,
+    /// Jobs made so far that call the application, and how many may be.
+    pub(crate) calls: u64,
+    pub(crate) calls_max: u64,
     /// The parser of heads that come whole.
     pub(crate) parser: HeadParser,
-    /// The last head that came whole.
-    pub(crate) head: Head,
-    /// The bytes that `head` was parsed from; empty when `head` is not to be used again. The same
-    /// bytes mean the same head, and keep-alive clients mostly send the same.
-    pub(crate) remembered: Vec<u8>,
-    /// Answers that leave at once.
+    /// Answers of the server's own.
     pub(crate) outbox: Outbox<A::Chunk>,
     /// What the last read gave.
     pub(crate) buffer: Vec<u8>,
@@ -74,8 +82,9 @@ pub enum Verdict {
 }
 
 impl<A: Application> Core<A> {
-    /// The shared state of a worker that has served nothing yet.
-    pub fn new(app: A, rules: Rules, timeouts: Timeouts, spool: Spool) -> Self {
+    /// The shared state of a worker that has served nothing yet, and answers `calls_max` requests at most
+    /// before it asks to be replaced.
+    pub fn new(app: A, rules: Rules, timeouts: Timeouts, spool: Spool, calls_max: u64) -> Self {
         let clock = Clock::default();
         Self {
             app,
@@ -86,11 +95,28 @@ impl<A: Application> Core<A> {
             spool,
             unfinished: Vec::new(),
             draining: false,
+            ready: VecDeque::new(),
+            spare: Vec::new(),
+            calls: 0,
+            calls_max,
             parser: HeadParser::new(),
-            head: Head::default(),
-            remembered: Vec::new(),
             outbox: Outbox::default(),
             buffer: vec![0; READ_BYTES],
+        }
+    }
+
+    /// A job to fill in: the one that came back last, where there is one.
+    #[inline]
+    pub(crate) fn spare_job(&mut self) -> Box<Job<A>> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Takes a job back whose connection has what it needs of it.
+    #[inline]
+    pub(crate) fn keep_job(&mut self, mut job: Box<Job<A>>) {
+        if self.spare.len() < SPARE_JOBS_MAX {
+            job.reset();
+            self.spare.push(job);
         }
     }
 

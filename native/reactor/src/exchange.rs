@@ -1,40 +1,40 @@
 //! Requests on one connection: bytes in, complete requests to the application.
 //!
-//! Owns       the moves of a connection from idle through reading to its answer; `respond` has the rest.
+//! Owns       the moves of a connection from idle through reading to a job; `respond` has the rest.
 //! Never      watches sockets or keeps the connection table: `server` does, and closes what ends here.
-//! Invariant  one request at a time: while an answer is on its way the connection is not read, so
-//!            what a client can make us hold is one read, one head, one body and one answer.
+//! Invariant  one request at a time: while a job is out or an answer on its way the connection is not
+//!            read, so what a client can make us hold is one read, one head, one body and one answer.
 
-use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use bicorn_wire::{BodyDecoder, Framing, Head, HeadParser, Progress, RefusalKind};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use crate::application::{Application, Outcome, Request};
-use crate::connection::{Connection, Reading, Stage, Then};
+use crate::application::Application;
+use crate::connection::{Connection, Reading, Responding, Stage, Then};
 use crate::core::{
     Core,
     Verdict::{self, Close, Keep},
 };
 use crate::intake::{Body, Intake, IntakeError, RequestBody};
+use crate::job::{Fate, Job, Request, Task};
 use crate::outbox::{Flush, Outbox};
-use crate::respond::{discard, finished, flush, pump, refuse, refuse_unstored, respond_later, stream_out};
+use crate::respond::{
+    discard, finished, flush, pump, refuse, refuse_unstored, reset_at_close, respond_later,
+};
 
 /// Reads of one connection before the others get their turn.
 const READS_PER_TURN: usize = 16;
 
 /// Pipelined requests of one connection that are answered before the others get their turn.
-const REQUESTS_PER_TURN: usize = 16;
+const REQUESTS_PER_TURN: u8 = 16;
 
-/// Longer heads are not remembered.
-const REMEMBERED_BYTES_MAX: usize = 2048;
-
-/// Reads what the socket has, and serves it.
+/// Reads what the socket has, and makes requests of it.
 #[inline]
 pub fn read<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
     for _ in 0..READS_PER_TURN {
-        if !connection.readable || matches!(connection.stage, Stage::Responding(_)) {
+        if !connection.readable || matches!(connection.stage, Stage::Serving(_) | Stage::Responding(_)) {
             return Keep;
         }
         let mut buffer = std::mem::take(&mut core.buffer);
@@ -44,7 +44,7 @@ pub fn read<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) 
                 // Less than asked for: the socket is drained, and the next edge will tell.
                 connection.readable = count == buffer.len();
                 core.app.slot().received(count);
-                serve(connection, core, &buffer[..count])
+                take_in(connection, core, &buffer[..count])
             }
             Err(Errno::AGAIN) => {
                 connection.readable = false;
@@ -63,18 +63,21 @@ pub fn read<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) 
     Keep
 }
 
-/// Serves as many requests as `input` holds.
-fn serve<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, mut input: &[u8]) -> Verdict {
-    let mut begun = 0;
+/// Takes `input` in: as far as it makes one request, and the rest behind that.
+#[inline]
+pub fn take_in<A: Application>(
+    connection: &mut Connection<A>,
+    core: &mut Core<A>,
+    mut input: &[u8],
+) -> Verdict {
     while !input.is_empty() {
-        if begun == REQUESTS_PER_TURN && matches!(connection.stage, Stage::Idle) {
-            put_off(connection, core, input);
-            return Keep;
-        }
-        begun += 1;
         let step = match &mut connection.stage {
             Stage::Idle => begin(connection, core, input),
             Stage::Reading(_) => go_on_reading(connection, core, input),
+            Stage::Serving(pending) => {
+                pending.extend_from_slice(input);
+                return Keep;
+            }
             Stage::Responding(responding) => {
                 responding.pending.extend_from_slice(input);
                 return Keep;
@@ -89,54 +92,47 @@ fn serve<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, mut
     Keep
 }
 
-/// Keeps the requests behind an answer for the connection's next turn, as if that answer were still on
-/// its way.
-#[cold]
-fn put_off<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, input: &[u8]) {
-    respond_later(connection, core, None, Then::KeepAlive);
-    if let Stage::Responding(responding) = &mut connection.stage {
-        responding.pending.extend_from_slice(input);
-    }
-    core.unfinished.push(connection.token);
-}
-
 /// How a step ended: the bytes it used up, or the end of this read.
 type Step = Result<usize, Verdict>;
 
 /// The first bytes of a request: nearly always the whole of it.
 #[inline]
 fn begin<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, input: &[u8]) -> Step {
-    let known = !core.remembered.is_empty() && input.starts_with(&core.remembered);
-    let mut head = std::mem::take(&mut core.head);
+    let mut job = core.spare_job();
+    let Request { head, bytes, .. } = &mut job.request;
+    // The same bytes mean the same head, and keep-alive clients mostly send the same.
+    let known = !bytes.is_empty() && input.starts_with(bytes);
     let parsed = if known {
         Ok(Progress::Complete)
     } else {
-        core.remembered.clear();
+        bytes.clear(); // Whatever comes of it, the head that they made is overwritten now.
         core.parser.reset();
-        core.parser.parse(input, &core.rules, &mut head)
+        core.parser.parse(input, &core.rules, head)
     };
-    let step = match parsed {
+    match parsed {
         Ok(Progress::Complete) => {
-            if !known && head.len <= REMEMBERED_BYTES_MAX {
-                core.remembered.extend_from_slice(&input[..head.len]);
+            if !known {
+                bytes.extend_from_slice(&input[..head.len]);
             }
-            begin_complete(connection, core, input, &mut head)
+            begin_complete(connection, core, input, job)
         }
         Ok(Progress::Partial) => {
             let parser = std::mem::take(&mut core.parser);
-            let reading =
-                Reading { inbox: input.to_vec(), parser, head: std::mem::take(&mut head), body: None };
+            let head = std::mem::take(head);
+            let reading = Reading { inbox: input.to_vec(), parser, head, body: None };
             connection.stage = Stage::Reading(Box::new(reading));
+            core.keep_job(job);
             // A fresh connection's time runs from its accept, so that a byte now and then buys nothing.
             if connection.served {
                 core.patience(connection, core.timeouts.header_ms);
             }
             Ok(input.len())
         }
-        Err(refusal) => Err(refuse(connection, core, &refusal)),
-    };
-    core.head = head;
-    step
+        Err(refusal) => {
+            core.keep_job(job);
+            Err(refuse(connection, core, &refusal))
+        }
+    }
 }
 
 #[inline]
@@ -144,30 +140,28 @@ fn begin_complete<A: Application>(
     connection: &mut Connection<A>,
     core: &mut Core<A>,
     input: &[u8],
-    head: &mut Head,
+    mut job: Box<Job<A>>,
 ) -> Step {
-    let (bytes, rest) = input.split_at(head.len);
-    match head.framing {
+    let used = job.request.head.len;
+    let rest = &input[used..];
+    match job.request.head.framing {
         Framing::None => {
-            answer(connection, core, head, bytes, RequestBody::Empty)?;
-            Ok(head.len)
+            issue(connection, core, job);
+            Ok(used)
         }
         Framing::Length(length) if length <= rest.len() as u64 && allowed(core, length) => {
             let length = length as usize;
-            let body = if length == 0 { RequestBody::Empty } else { RequestBody::Slice(&rest[..length]) };
-            answer(connection, core, head, bytes, body)?;
-            Ok(head.len + length)
+            if length > 0 {
+                job.request.body = RequestBody::Memory(rest[..length].to_vec());
+            }
+            issue(connection, core, job);
+            Ok(used + length)
         }
         _ => {
-            let used = head.len;
-            let body = start_body(connection, core, head, rest.is_empty())?;
-            core.remembered.clear(); // The head goes with the body that is awaited.
-            let reading = Reading {
-                inbox: bytes.to_vec(),
-                parser: HeadParser::new(),
-                head: std::mem::take(head),
-                body: Some(body),
-            };
+            let Request { head, bytes, .. } = std::mem::take(&mut job.request);
+            core.keep_job(job);
+            let body = start_body(connection, core, &head, rest.is_empty())?;
+            let reading = Reading { inbox: bytes, parser: HeadParser::new(), head, body: Some(body) };
             connection.stage = Stage::Reading(Box::new(reading));
             Ok(used)
         }
@@ -176,6 +170,37 @@ fn begin_complete<A: Application>(
 
 fn allowed<A: Application>(core: &Core<A>, length: u64) -> bool {
     core.rules.limits.body_bytes == 0 || length <= core.rules.limits.body_bytes
+}
+
+/// Puts a complete request where jobs wait.
+#[inline]
+fn issue<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, mut job: Box<Job<A>>) {
+    core.calls += 1;
+    job.task = Task::Call;
+    job.request.may_keep_alive =
+        !core.draining && core.timeouts.keepalive_ms > 0 && core.calls < core.calls_max;
+    job.client_keeps_alive = job.request.head.keep_alive;
+    job.then = Then::after(false, job.client_keeps_alive);
+    connection.served = true;
+    connection.begun += 1;
+    send_out(connection, core, job, Vec::new());
+}
+
+/// Gives the job what it needs of its connection, which then waits for it.
+#[inline]
+fn send_out<A: Application>(
+    connection: &mut Connection<A>,
+    core: &mut Core<A>,
+    mut job: Box<Job<A>>,
+    pending: Vec<u8>,
+) {
+    job.token = connection.token;
+    job.ready_ns = core.clock.now_ns();
+    job.peer = connection.peer.take();
+    job.socket = Some(Arc::clone(&connection.socket));
+    connection.stage = Stage::Serving(pending);
+    connection.deadline_ms = u64::MAX; // Its time is the application's now.
+    core.ready.push_back(job);
 }
 
 /// Prepares to receive a body, and asks for it if the client waits to be asked.
@@ -193,12 +218,9 @@ fn start_body<A: Application>(
     if head.expects_continue && none_arrived {
         core.outbox.push(b"HTTP/1.1 100 Continue\r\n\r\n");
         // Nothing else is on its way, so a socket that does not take 25 bytes is broken.
-        match flush(connection, core) {
-            Ok(Flush::Done) => {}
-            Ok(Flush::Blocked) | Err(_) => {
-                core.outbox = Outbox::default(); // It is everybody's: nothing may be left in it.
-                return Err(Close);
-            }
+        if !matches!(flush(connection, core), Ok(Flush::Done)) {
+            core.outbox = Outbox::default(); // It is everybody's: nothing may be left in it.
+            return Err(Close);
         }
     }
     core.patience(connection, core.timeouts.body_ms);
@@ -223,7 +245,7 @@ fn go_on_reading<A: Application>(connection: &mut Connection<A>, core: &mut Core
             let rest = reading.inbox.len() - reading.head.len;
             reading.inbox.truncate(reading.head.len);
             if reading.head.framing == Framing::None {
-                answer(connection, core, &reading.head, &reading.inbox, RequestBody::Empty)?;
+                issue_read(connection, core, *reading, RequestBody::Empty);
             } else {
                 let body = start_body(connection, core, &reading.head, rest == 0)?;
                 reading.body = Some(body);
@@ -254,7 +276,7 @@ fn go_on_with_body<A: Application>(
         Ok(Intake::Complete(used)) => {
             let body = reading.body.take().expect("checked by the caller");
             match body.finish() {
-                Ok(body) => answer(connection, core, &reading.head, &reading.inbox, body)?,
+                Ok(body) => issue_read(connection, core, *reading, body),
                 Err(error) => return Err(refuse_unstored(connection, core, error)),
             }
             Ok(used)
@@ -264,73 +286,111 @@ fn go_on_with_body<A: Application>(
     }
 }
 
-/// Hands a complete request to the application and sends what it says. An error ends this read.
-#[inline]
-fn answer<A: Application>(
+/// Issues a request that came in pieces.
+fn issue_read<A: Application>(
     connection: &mut Connection<A>,
     core: &mut Core<A>,
-    head: &Head,
-    bytes: &[u8],
-    body: RequestBody<'_>,
-) -> Result<(), Verdict> {
-    let request = Request {
-        head,
-        bytes,
-        body,
-        peer: &mut connection.peer,
-        socket: connection.socket.as_fd(),
-        may_keep_alive: !core.draining && core.timeouts.keepalive_ms > 0,
+    reading: Reading,
+    body: RequestBody,
+) {
+    let mut job = core.spare_job();
+    job.request = Request { head: reading.head, bytes: reading.inbox, body, may_keep_alive: false };
+    issue(connection, core, job);
+}
+
+/// A job is back: what it has not sent is sent on, and what its client sent meanwhile is taken in.
+#[inline]
+pub fn complete<A: Application>(
+    connection: &mut Connection<A>,
+    core: &mut Core<A>,
+    job: &mut Job<A>,
+) -> Verdict {
+    let Stage::Serving(pending) = std::mem::replace(&mut connection.stage, Stage::Idle) else {
+        unreachable!("only a connection that is being served has a job out");
     };
-    connection.served = true;
-    let outcome = core.app.call(request, &mut core.outbox, &mut core.clock);
-    // A round of the loop may hold hundreds of calls: each of them proves life, not only the round.
-    core.app.slot().beat(core.clock.now_ns());
-    match outcome {
-        Outcome::Done { keep_alive } => {
-            let then = Then::after(keep_alive, head.keep_alive);
-            match flush(connection, core) {
-                Ok(Flush::Done) => finished(connection, core, then),
-                Ok(Flush::Blocked) => {
-                    respond_later(connection, core, None, then);
-                    Ok(())
-                }
-                Err(_) => Err(Close),
+    connection.peer = job.peer.take();
+    match std::mem::take(&mut job.fate) {
+        Fate::Answered(then) => match finished(connection, core, then) {
+            Ok(()) => go_on(connection, core, &pending),
+            Err(verdict) => verdict,
+        },
+        Fate::Unsent { then, blocked } => {
+            let outbox = std::mem::take(&mut job.outbox);
+            let stream = job.stream.take();
+            let responding = Responding { outbox, stream, home: job.home, then, pending };
+            respond_later(connection, core, responding);
+            if !blocked {
+                core.unfinished.push(connection.token);
             }
+            Keep
         }
-        Outcome::Stream(stream) => stream_out(connection, core, stream, head.keep_alive),
-        Outcome::Refused(refusal) => Err(refuse(connection, core, &refusal)),
-        Outcome::Aborted => {
-            // What was sent before the break still goes out; the missing end tells the peer.
-            let _ = flush(connection, core);
-            core.outbox = Outbox::default();
-            Err(Close)
+        Fate::Refused(refusal) => refuse(connection, core, &refusal),
+        Fate::Broken => Close,
+    }
+}
+
+/// The connection is free for its next request, of which `pending` may be there already.
+#[inline]
+fn go_on<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, pending: &[u8]) -> Verdict {
+    if !pending.is_empty() {
+        if connection.begun >= REQUESTS_PER_TURN {
+            put_off(connection, core, pending.to_vec());
+            return Keep;
+        }
+        if take_in(connection, core, pending) == Close {
+            return Close;
         }
     }
+    if connection.readable { read(connection, core) } else { Keep }
+}
+
+/// Keeps the requests behind an answer for the connection's next turn, as if that answer were still on
+/// its way.
+#[cold]
+fn put_off<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, pending: Vec<u8>) {
+    let responding = Responding::of(Outbox::default(), Then::KeepAlive, pending);
+    respond_later(connection, core, responding);
+    core.unfinished.push(connection.token);
 }
 
 /// The socket can take more, or it is this connection's turn again.
 pub fn resume<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
+    connection.begun = 0;
     match connection.stage {
         Stage::Responding(_) => match pump(connection, core) {
             Ok(None) => Keep,
-            Ok(Some(pending)) => match serve(connection, core, &pending) {
-                Keep => read(connection, core),
-                Close => Close,
-            },
+            Ok(Some(pending)) => go_on(connection, core, &pending),
             Err(verdict) => verdict,
         },
         Stage::Lingering => discard(connection, core),
         Stage::Idle | Stage::Reading(_) => read(connection, core),
+        Stage::Serving(_) => Keep,
     }
+}
+
+/// The socket has taken everything and the answer has more: it is the application's turn.
+pub fn pull<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) {
+    let Stage::Responding(responding) = std::mem::replace(&mut connection.stage, Stage::Idle) else {
+        unreachable!("called for a connection that responds");
+    };
+    let mut job = core.spare_job();
+    job.task = Task::Pull;
+    job.stream = responding.stream;
+    job.outbox = responding.outbox;
+    job.home = responding.home;
+    job.then = responding.then;
+    job.client_keeps_alive = responding.then == Then::Linger;
+    send_out(connection, core, job, responding.pending);
 }
 
 /// The socket has something to read.
 #[inline]
 pub fn readable<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
+    connection.begun = 0;
     match connection.stage {
         Stage::Idle | Stage::Reading(_) => read(connection, core),
         Stage::Lingering => discard(connection, core),
-        Stage::Responding(_) => Keep,
+        Stage::Serving(_) | Stage::Responding(_) => Keep,
     }
 }
 
@@ -340,6 +400,7 @@ enum Awaited {
     Request,
     Head,
     Body,
+    Answer,
     Room,
     End,
 }
@@ -349,6 +410,7 @@ fn awaited<A: Application>(stage: &Stage<A>) -> Awaited {
         Stage::Idle => Awaited::Request,
         Stage::Reading(reading) if reading.body.is_none() => Awaited::Head,
         Stage::Reading(_) => Awaited::Body,
+        Stage::Serving(_) => Awaited::Answer,
         Stage::Responding(_) => Awaited::Room,
         Stage::Lingering => Awaited::End,
     }
@@ -373,13 +435,13 @@ pub fn time_out<A: Application>(connection: &mut Connection<A>, core: &mut Core<
         }
         // It moved on, to where no timeout is set.
         _ if before != after => Keep,
+        (_, Awaited::Answer) => Keep,
         (_, Awaited::Head) => refuse(connection, core, &RefusalKind::HeadTimeout.into()),
         (_, Awaited::Body) => refuse(connection, core, &RefusalKind::BodyTimeout.into()),
         (_, Awaited::Room) => {
             // A peer that takes nothing has had its time. A plain close would leave the kernel with
             // what is unsent, for minutes; a reset frees it, and reaches a peer whose window is shut.
-            let _ =
-                rustix::net::sockopt::set_socket_linger(&connection.socket, Some(std::time::Duration::ZERO));
+            reset_at_close(std::os::fd::AsFd::as_fd(&*connection.socket));
             Close
         }
         (_, Awaited::Request | Awaited::End) => Close,

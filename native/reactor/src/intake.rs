@@ -5,12 +5,11 @@
 //! Invariant  memory held for bodies never exceeds `SpoolRules::total_bytes` plus one read of the loop,
 //!            whatever clients send; a spool file has no name, so nothing is left behind by a crash.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bicorn_wire::{BodyDecoder, BodyStep, Refusal};
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -33,14 +32,15 @@ pub struct SpoolRules {
 /// What a worker's bodies hold in memory together.
 #[derive(Clone, Debug)]
 pub struct Spool {
-    rules: Rc<SpoolRules>,
-    held: Rc<Cell<usize>>,
+    rules: Arc<SpoolRules>,
+    /// Counted by whoever holds the loop, so that a load and a store are enough.
+    held: Arc<AtomicUsize>,
 }
 
 impl Spool {
     /// A spool that holds nothing yet.
     pub fn new(rules: SpoolRules) -> Self {
-        Self { rules: Rc::new(rules), held: Rc::new(Cell::new(0)) }
+        Self { rules: Arc::new(rules), held: Arc::new(AtomicUsize::new(0)) }
     }
 }
 
@@ -51,12 +51,11 @@ enum Store {
 }
 
 /// A complete request body, as the application gets it.
-#[derive(Debug)]
-pub enum RequestBody<'a> {
+#[derive(Debug, Default)]
+pub enum RequestBody {
     /// The request has none.
+    #[default]
     Empty,
-    /// It arrived together with its head and lies in the receive buffer.
-    Slice(&'a [u8]),
     /// It was collected in memory.
     Memory(Vec<u8>),
     /// It was collected in an unnamed file of this length, positioned at its start.
@@ -124,7 +123,7 @@ impl Body {
     ///
     /// # Errors
     /// The spool file cannot be rewound.
-    pub fn finish(mut self) -> io::Result<RequestBody<'static>> {
+    pub fn finish(mut self) -> io::Result<RequestBody> {
         match std::mem::replace(&mut self.store, Store::Memory(Vec::new())) {
             Store::Memory(bytes) if bytes.is_empty() => Ok(RequestBody::Empty),
             Store::Memory(bytes) => Ok(RequestBody::Memory(bytes)),
@@ -138,11 +137,11 @@ impl Body {
     fn keep(&mut self, data: &[u8]) -> io::Result<()> {
         if let Store::Memory(bytes) = &mut self.store {
             let rules = &self.spool.rules;
-            let held = self.spool.held.get() + data.len();
+            let held = self.spool.held.load(Ordering::Relaxed) + data.len();
             if bytes.len() + data.len() <= rules.body_bytes && held <= rules.total_bytes {
                 bytes.extend_from_slice(data);
                 self.counted += data.len();
-                self.spool.held.set(held);
+                self.spool.held.store(held, Ordering::Relaxed);
                 return Ok(());
             }
             let mut file = unnamed_file(&rules.directory)?;
@@ -157,7 +156,7 @@ impl Body {
     }
 
     fn give_back(&mut self) {
-        self.spool.held.set(self.spool.held.get() - self.counted);
+        self.spool.held.store(self.spool.held.load(Ordering::Relaxed) - self.counted, Ordering::Relaxed);
         self.counted = 0;
     }
 }

@@ -7,20 +7,28 @@
 #![forbid(unsafe_code)]
 
 pub mod application;
+pub mod bell;
 pub mod clock;
 pub mod connection;
 pub mod core;
+pub mod crew;
 pub mod exchange;
+pub mod gate;
 pub mod intake;
+pub mod job;
+pub mod orders;
 pub mod outbox;
 pub mod respond;
 pub mod scoreboard;
 pub mod server;
 pub mod timer;
 
-pub use application::{Application, Incident, Outcome, Pull, Request, Turn};
-pub use clock::Clock;
+pub use application::{Application, Handler, Incident, Next, Outcome, Unattached, Waiter};
 pub use core::{Core, Timeouts};
+pub use crew::{Crew, Notice, Watch};
+pub use gate::Gate;
 pub use intake::{RequestBody, Spool, SpoolRules};
+pub use job::{Job, Left, Request, Task};
+pub use orders::{Order, Orders};
 pub use outbox::{Flush, Outbox};
 pub use server::{Server, Sources};

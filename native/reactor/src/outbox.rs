@@ -23,6 +23,9 @@ const SLICES_MAX: usize = 16;
 /// Bytes asked of one `sendfile`, so that one fast reader of a large file does not hold the loop.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Bytes of files that leave in one flush, while others wait.
+const FLUSH_FILE_BYTES_MAX: u64 = 4 << 20;
+
 /// An inline buffer that grew beyond this is given back to the allocator once it is empty.
 const INLINE_BYTES_KEPT: usize = 64 * 1024;
 
@@ -40,6 +43,8 @@ pub enum Flush {
     Done,
     /// The socket takes no more for now.
     Blocked,
+    /// It takes more, but others wait for their turn.
+    Yielded,
 }
 
 /// Bytes on their way out. `C` is a chunk owned by the application, sent from where it lies.
@@ -123,9 +128,17 @@ impl<C: AsRef<[u8]>> Outbox<C> {
     /// What the kernel said when the connection is broken; the rest can never be sent.
     #[inline]
     pub fn flush(&mut self, socket: BorrowedFd<'_>, mut sent: impl FnMut(usize)) -> Result<Flush, Errno> {
+        let mut file_bytes = 0;
         while !self.is_empty() {
+            if file_bytes >= FLUSH_FILE_BYTES_MAX {
+                return Ok(Flush::Yielded);
+            }
+            let is_file = self.lead == 0 && matches!(self.segments.front(), Some(Segment::File { .. }));
             match self.send_some(socket) {
-                Ok(count) => sent(count),
+                Ok(count) => {
+                    sent(count);
+                    file_bytes += if is_file { count as u64 } else { 0 };
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(Flush::Blocked),
                 Err(errno) => return Err(errno),

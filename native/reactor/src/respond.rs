@@ -1,83 +1,48 @@
 //! Answers on their way out, and how a connection ends.
 //!
-//! Owns       sending, pulling, refusing, lingering.
+//! Owns       sending, refusing, lingering.
 //! Never      reads a request: what came early is given back to `exchange`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use bicorn_wire::{Refusal, RefusalKind};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 
-use crate::application::{Application, Incident, Pull};
+use crate::application::{Application, Incident};
 use crate::connection::{Connection, Responding, Stage, Then};
 use crate::core::{
     Core,
     Verdict::{self, Close, Keep},
 };
+use crate::exchange::pull;
 use crate::outbox::{Flush, Outbox};
 
-/// Pulls of one streamed answer before the other connections get their turn.
-const PULLS_PER_TURN: usize = 16;
-
-/// Sends a streamed answer as far as the socket takes it: usually to its end, without storing it.
-pub fn stream_out<A: Application>(
-    connection: &mut Connection<A>,
-    core: &mut Core<A>,
-    stream: A::Stream,
-    client_keeps_alive: bool,
-) -> Result<(), Verdict> {
-    let mut stream = Some(stream);
-    let mut then = Then::after(false, client_keeps_alive);
-    for _ in 0..PULLS_PER_TURN {
-        match flush(connection, core) {
-            Ok(Flush::Done) if stream.is_none() => return finished(connection, core, then),
-            Ok(Flush::Done) => {}
-            Ok(Flush::Blocked) => {
-                respond_later(connection, core, stream, then);
-                return Ok(());
-            }
-            Err(_) => {
-                if let Some(stream) = stream {
-                    core.app.abandon(stream, &mut core.clock);
-                }
-                return Err(Close);
-            }
-        }
-        let pull = core.app.pull(&mut stream, connection.socket.as_fd(), &mut core.outbox, &mut core.clock);
-        core.app.slot().beat(core.clock.read());
-        match pull {
-            Pull::More => {}
-            Pull::Done { keep_alive } => then = Then::after(keep_alive, client_keeps_alive),
-            Pull::Aborted => {
-                let _ = flush(connection, core);
-                core.outbox = Outbox::default();
-                return Err(Close);
-            }
-        }
-    }
-    respond_later(connection, core, stream, then);
-    core.unfinished.push(connection.token);
-    Ok(())
-}
+/// Reads of what a lingering peer still sends, before the other connections get their turn.
+const DISCARDS_PER_TURN: usize = 16;
 
 /// Keeps an answer that the socket would not take, or whose turn is over, with its connection.
 pub fn respond_later<A: Application>(
     connection: &mut Connection<A>,
     core: &mut Core<A>,
-    stream: Option<A::Stream>,
-    then: Then,
+    responding: Responding<A>,
 ) {
-    let outbox = std::mem::take(&mut core.outbox);
-    connection.stage = Stage::Responding(Box::new(Responding { outbox, stream, then, pending: Vec::new() }));
+    connection.stage = Stage::Responding(Box::new(responding));
     core.patience(connection, core.timeouts.write_ms);
+}
+
+/// Makes the close that follows a reset: it frees what the kernel has not sent, and it is the only sign
+/// of a break that an answer without a length can give.
+pub fn reset_at_close(socket: BorrowedFd<'_>) {
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
 /// Sends the shared outbox.
 #[inline]
 pub fn flush<A: Application>(connection: &Connection<A>, core: &mut Core<A>) -> Result<Flush, Errno> {
     let slot = core.app.slot();
-    let result = core.outbox.flush(connection.socket.as_fd(), |count| slot.sent(count));
+    let result = core.outbox.flush((*connection.socket).as_fd(), |count| slot.sent(count));
     if result.is_err() {
         core.outbox = Outbox::default();
     }
@@ -123,7 +88,7 @@ fn linger<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) ->
 /// Reads what a lingering peer still sends, and forgets it.
 pub fn discard<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
     let mut scratch = [0; 8192];
-    for _ in 0..PULLS_PER_TURN {
+    for _ in 0..DISCARDS_PER_TURN {
         match recv(&connection.socket, &mut scratch[..], RecvFlags::empty()) {
             Ok((_, 0)) => return Close,
             Ok((_, count)) => core.app.slot().received(count),
@@ -146,11 +111,13 @@ pub fn refuse<A: Application>(
     refusal: &Refusal,
 ) -> Verdict {
     core.app.slot().request_refused(refusal.status);
-    core.app.refuse(refusal, &mut connection.peer, &mut core.outbox);
+    let peer = connection.peer.as_mut().expect("no job is out while a request is read");
+    core.app.refuse(refusal, peer, &mut core.outbox);
     match flush(connection, core) {
         Ok(Flush::Done) => linger(connection, core),
-        Ok(Flush::Blocked) => {
-            respond_later(connection, core, None, Then::Linger);
+        Ok(_) => {
+            let outbox = std::mem::take(&mut core.outbox);
+            respond_later(connection, core, Responding::of(outbox, Then::Linger, Vec::new()));
             Keep
         }
         Err(_) => Close,
@@ -167,53 +134,37 @@ pub fn refuse_unstored<A: Application>(
     refuse(connection, core, &RefusalKind::BodyNotStored.into())
 }
 
-/// Sends what waits, pulls what follows, as long as the socket takes it and others need not wait.
+/// Sends what waits, as long as the socket takes it; what the application has more comes by a job.
 ///
 /// Gives the bytes that came early once the answer has left and the connection goes on.
 pub fn pump<A: Application>(
     connection: &mut Connection<A>,
     core: &mut Core<A>,
 ) -> Result<Option<Vec<u8>>, Verdict> {
-    for _ in 0..PULLS_PER_TURN {
-        let Stage::Responding(responding) = &mut connection.stage else { return Ok(None) };
-        let socket = connection.socket.as_fd();
-        let slot = core.app.slot();
-        let mut progress = false;
-        let flushed = responding.outbox.flush(socket, |count| {
-            slot.sent(count);
-            progress = true;
-        });
-        match flushed {
-            Ok(Flush::Done) => {}
-            Ok(Flush::Blocked) => {
-                if progress {
-                    core.patience(connection, core.timeouts.write_ms);
-                }
-                return Ok(None);
-            }
-            Err(_) => return Err(Close),
+    let Stage::Responding(responding) = &mut connection.stage else { return Ok(None) };
+    let slot = core.app.slot();
+    let mut progress = false;
+    let flushed = responding.outbox.flush((*connection.socket).as_fd(), |count| {
+        slot.sent(count);
+        progress = true;
+    });
+    match flushed {
+        Ok(Flush::Done) if responding.stream.is_none() => respond_finished(connection, core).map(Some),
+        Ok(Flush::Done) => {
+            pull(connection, core);
+            Ok(None)
         }
-        if responding.stream.is_none() {
-            return respond_finished(connection, core).map(Some);
-        }
-        let pull = core.app.pull(&mut responding.stream, socket, &mut responding.outbox, &mut core.clock);
-        core.app.slot().beat(core.clock.read());
-        match pull {
-            Pull::More => {}
-            Pull::Done { keep_alive } => {
-                if keep_alive {
-                    responding.then = Then::KeepAlive;
-                }
+        Ok(unsent) => {
+            if progress {
+                core.patience(connection, core.timeouts.write_ms);
             }
-            Pull::Aborted => {
-                let _ = responding.outbox.flush(socket, |_| {});
-                return Err(Close);
+            if unsent == Flush::Yielded {
+                core.unfinished.push(connection.token);
             }
+            Ok(None)
         }
-        core.patience(connection, core.timeouts.write_ms);
+        Err(_) => Err(Close),
     }
-    core.unfinished.push(connection.token);
-    Ok(None)
 }
 
 fn respond_finished<A: Application>(

@@ -44,6 +44,10 @@ pub struct Slot {
     pub latency: [AtomicU64; HISTOGRAM_BUCKETS],
     /// Sum of the same, in microseconds.
     pub latency_sum_us: AtomicU64,
+    /// How long complete requests waited for the application, in powers of two of a microsecond.
+    pub waited: [AtomicU64; HISTOGRAM_BUCKETS],
+    /// Sum of the same, in microseconds.
+    pub waited_sum_us: AtomicU64,
     /// When the current request entered the application, 0 when there is none.
     pub request_started_ns: AtomicU64,
     request_text_len: AtomicU64,
@@ -67,6 +71,8 @@ impl Default for Slot {
             status_classes: std::array::from_fn(|_| zero()),
             latency: std::array::from_fn(|_| zero()),
             latency_sum_us: zero(),
+            waited: std::array::from_fn(|_| zero()),
+            waited_sum_us: zero(),
             request_started_ns: zero(),
             request_text_len: zero(),
             request_text: std::array::from_fn(|_| zero()),
@@ -77,6 +83,10 @@ impl Default for Slot {
 fn add(counter: &AtomicU64, amount: u64) {
     // One writer: no locked instruction is needed, only an untorn store.
     counter.store(counter.load(Relaxed).wrapping_add(amount), Relaxed);
+}
+
+fn bucket(elapsed_us: u64) -> usize {
+    (64 - elapsed_us.leading_zeros() as usize).min(HISTOGRAM_BUCKETS - 1)
 }
 
 impl Slot {
@@ -94,12 +104,14 @@ impl Slot {
             &self.bytes_sent,
             &self.bytes_received,
             &self.latency_sum_us,
+            &self.waited_sum_us,
             &self.request_started_ns,
             &self.request_text_len,
         ]
         .into_iter()
         .chain(&self.status_classes)
         .chain(&self.latency)
+        .chain(&self.waited)
         {
             counter.store(0, Relaxed);
         }
@@ -145,12 +157,18 @@ impl Slot {
         self.request_text_len.store(len as u64, Relaxed);
     }
 
+    /// A complete request has waited this long for the application.
+    pub fn request_waited(&self, waited_ns: u64) {
+        let waited_us = waited_ns / 1_000;
+        add(&self.waited[bucket(waited_us)], 1);
+        add(&self.waited_sum_us, waited_us);
+    }
+
     /// The same request left the application with an answer of this `status`.
     pub fn request_left(&self, started_ns: u64, now_ns: u64, status: u16) {
         self.request_withdrawn();
         let elapsed_us = now_ns.saturating_sub(started_ns) / 1_000;
-        let bucket = (64 - elapsed_us.leading_zeros() as usize).min(HISTOGRAM_BUCKETS - 1);
-        add(&self.latency[bucket], 1);
+        add(&self.latency[bucket(elapsed_us)], 1);
         add(&self.latency_sum_us, elapsed_us);
         self.answered(status);
     }

@@ -1,11 +1,15 @@
-//! The native loop: one thread that accepts, reads, calls, writes and times.
+//! The native loop: whoever holds it accepts, reads, times, and hands out jobs.
 //!
 //! Owns       the epoll set, the listeners and the table of connections.
-//! Never      reads or writes a connection itself: `exchange` does.
+//! Never      reads or writes a connection itself: `exchange` does. Never runs the application: jobs do,
+//!            while others may hold the loop.
 //! Invariant  a connection is in the epoll set once, for both directions, edge-triggered: after its
 //!            registration no further call is needed to change what is waited for.
 
-use std::os::fd::OwnedFd;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -13,10 +17,12 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use slab::Slab;
 
-use crate::application::{Application, Incident, Turn};
+use crate::application::{Application, Incident, Next, Waiter};
 use crate::connection::{Connection, Stage};
 use crate::core::{Core, Verdict};
 use crate::exchange;
+use crate::job::{Fate, Job, Task};
+use crate::orders::{Order, Orders};
 use crate::timer::Token;
 
 /// Events taken from the kernel at once.
@@ -42,7 +48,8 @@ const WAIT_MS_MAX: u64 = 1_000;
 const NOT_A_CONNECTION: u32 = u32::MAX;
 const WAKE: u32 = 0;
 const LIFELINE: u32 = 1;
-const FIRST_LISTENER: u32 = 2;
+const ORDERS: u32 = 2;
+const FIRST_LISTENER: u32 = 3;
 
 /// What the loop listens to besides clients.
 pub struct Sources {
@@ -52,8 +59,27 @@ pub struct Sources {
     pub wake: Option<OwnedFd>,
     /// Hangs up when the arbiter is gone.
     pub lifeline: Option<OwnedFd>,
+    /// What others tell the loop.
+    pub orders: Arc<Orders>,
     /// Other processes accept on the same listeners.
     pub shared: bool,
+    /// Connections that may be open; more wait in the listen queue.
+    pub connections_max: usize,
+}
+
+/// Why no connection is accepted just now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Closed {
+    /// Descriptors or memory have run out; accepting begins again at this time.
+    until_ms: Option<u64>,
+    /// As many connections are open as may be.
+    full: bool,
+}
+
+impl Closed {
+    fn is_open(self) -> bool {
+        self == Self::default()
+    }
 }
 
 /// The loop of one worker.
@@ -63,7 +89,19 @@ pub struct Server<A: Application> {
     sources: Sources,
     connections: Slab<Connection<A>>,
     next_generation: u32,
-    accept_rests_until_ms: Option<u64>,
+    closed: Closed,
+    /// What the kernel said last, and about whom.
+    events: Vec<(Token, EventFlags)>,
+    /// How far `events` have been dealt with.
+    event: usize,
+    /// What follows the events of a round is done too.
+    rounded: bool,
+    woken: bool,
+    signalled: bool,
+    stopped: bool,
+    /// Connections that are not waited for at the end.
+    written_off: usize,
+    answered: u64,
     due: Vec<u32>,
     /// For each place of the table, when the wheel looks at it next, as its last connection left it.
     parked_ms: Vec<u64>,
@@ -82,6 +120,14 @@ fn token_of(event: &Event) -> Token {
     Token { key: data as u32, generation: (data >> 32) as u32 }
 }
 
+/// Waits, and keeps what came of it in a form that may change threads.
+fn gather(epoll: &OwnedFd, timeout: &Timespec, events: &mut Vec<(Token, EventFlags)>) -> Result<(), Errno> {
+    let mut places = [MaybeUninit::<Event>::uninit(); EVENTS_MAX];
+    let (told, _) = epoll::wait(epoll, &mut places[..], Some(timeout))?;
+    events.extend(told.iter().map(|event| (token_of(event), event.flags)));
+    Ok(())
+}
+
 impl<A: Application> Server<A> {
     /// A loop that listens but has not run yet.
     ///
@@ -96,13 +142,22 @@ impl<A: Application> Server<A> {
             // A hang-up is always reported; nothing else can happen on it.
             epoll::add(&epoll, lifeline, special(LIFELINE), EventFlags::empty())?;
         }
+        epoll::add(&epoll, sources.orders.bell(), special(ORDERS), EventFlags::IN)?;
         let server = Self {
             core,
             epoll,
             sources,
             connections: Slab::new(),
             next_generation: 0,
-            accept_rests_until_ms: None,
+            closed: Closed::default(),
+            events: Vec::with_capacity(EVENTS_MAX),
+            event: 0,
+            rounded: true,
+            woken: false,
+            signalled: false,
+            stopped: false,
+            written_off: 0,
+            answered: 0,
             due: Vec::new(),
             parked_ms: Vec::new(),
         };
@@ -110,57 +165,200 @@ impl<A: Application> Server<A> {
         Ok(server)
     }
 
-    /// Serves until told to end; a drain ends when the last connection has.
+    /// Serves until there is something for the caller to do.
+    ///
+    /// A drain ends when the last connection has.
     ///
     /// # Errors
     /// The kernel refused to wait.
-    pub fn run(&mut self) -> Result<(), Errno> {
-        let mut events = Vec::with_capacity(EVENTS_MAX);
+    pub fn next(&mut self, waiter: &mut impl Waiter) -> Result<Next<A>, Errno> {
         loop {
-            self.core.app.slot().beat(self.core.clock.now_ns());
-            match self.core.app.turn() {
-                Turn::Continue => {}
-                Turn::Drain => self.drain(DRAINED_ACCEPTS_MAX),
-                Turn::Retire => self.drain(0),
-                Turn::Stop => {
-                    self.close_all();
-                    return Ok(());
-                }
+            self.follow_orders();
+            if let Some(job) = self.depart() {
+                return Ok(Next::Job(job));
             }
-            if self.core.draining && self.connections.is_empty() {
-                return Ok(());
+            if std::mem::take(&mut self.signalled) {
+                return Ok(Next::Signal);
             }
-            self.wait(&mut events)?;
-            self.core.clock.read();
-            for event in events.drain(..) {
-                self.dispatch(&event);
+            if std::mem::take(&mut self.woken) {
+                return Ok(Next::Woken);
             }
-            self.go_on_with_unfinished();
-            self.expire();
+            if self.move_on() {
+                continue;
+            }
+            if self.is_over() {
+                return Ok(Next::Ended);
+            }
+            if waiter.proves_life() {
+                self.core.app.slot().beat(self.core.clock.now_ns());
+            }
+            if !self.wait(waiter)? {
+                return Ok(Next::Idle(Duration::from_millis(self.wait_ms())));
+            }
         }
     }
 
-    /// The application, for what it has to say at the end.
-    pub fn application(&mut self) -> &mut A {
-        &mut self.core.app
+    /// Moves bytes and time until woken, without letting a job leave; true when a signal has arrived.
+    ///
+    /// # Errors
+    /// The kernel refused to wait.
+    pub fn tend(&mut self, waiter: &mut impl Waiter) -> Result<bool, Errno> {
+        while !self.signalled && !std::mem::take(&mut self.woken) {
+            self.follow_orders();
+            if self.connections.is_empty() || self.is_over() {
+                break;
+            }
+            if !self.move_on() {
+                self.wait(waiter)?;
+            }
+        }
+        Ok(std::mem::take(&mut self.signalled))
     }
 
-    fn wait(&mut self, events: &mut Vec<Event>) -> Result<(), Errno> {
-        let timeout_ms = self.wait_ms();
+    /// Deals with one event, or with what follows the last one; false when the round is over.
+    #[inline]
+    fn move_on(&mut self) -> bool {
+        if self.event < self.events.len() {
+            self.event += 1;
+            self.dispatch(self.event - 1);
+            return true;
+        }
+        if self.rounded {
+            return false;
+        }
+        self.rounded = true;
+        self.go_on_with_unfinished();
+        self.expire();
+        true
+    }
+
+    /// The next job, with its request named on the scoreboard.
+    #[inline]
+    fn depart(&mut self) -> Option<Box<Job<A>>> {
+        let mut job = self.core.ready.pop_front()?;
+        let connection = self.connections.get(job.token.key as usize);
+        let gone = connection.is_some_and(|connection| connection.gone);
+        match job.task {
+            // A client that has gone would never see the answer: nothing is computed for it.
+            Task::Call if gone => {
+                self.close(job.token);
+                self.core.keep_job(job);
+                return None;
+            }
+            Task::Pull if gone => {
+                self.close(job.token);
+                job.task = Task::Abandon;
+            }
+            Task::Call => {
+                let Job { request, .. } = &*job;
+                let (method, target) =
+                    (request.head.method.of(&request.bytes), request.head.target.of(&request.bytes));
+                self.core.app.slot().request_entered(self.core.clock.now_ns(), method, target);
+            }
+            Task::Pull | Task::Abandon => {}
+        }
+        Some(job)
+    }
+
+    /// Takes a job back that has run.
+    #[inline]
+    pub fn complete(&mut self, mut job: Box<Job<A>>) {
+        let slot = self.core.app.slot();
+        slot.sent(job.sent);
+        if let Some(left) = job.left {
+            slot.request_waited(left.entered_ns.saturating_sub(job.ready_ns));
+            slot.request_left(left.entered_ns, left.left_ns, left.status);
+            self.core.clock.advance(left.left_ns);
+            self.answered += 1;
+            if self.answered == self.core.calls_max {
+                self.core.app.recycle();
+            }
+        } else if matches!(job.fate, Fate::Refused(_)) {
+            slot.request_withdrawn();
+        }
+        let token = job.token;
+        if job.task != Task::Abandon
+            && let Some(connection) = self.connections.get_mut(token.key as usize)
+            && connection.token == token
+        {
+            let verdict = exchange::complete(connection, &mut self.core, &mut job);
+            let gone = connection.gone && matches!(connection.stage, Stage::Responding(_));
+            self.settle(token, if gone { Verdict::Close } else { verdict });
+        }
+        if job.stream.is_some() {
+            self.abandon(job); // The loop was stopped while the job was out.
+        } else {
+            self.core.keep_job(job);
+        }
+    }
+
+    /// Whether the drain is over, or the loop was stopped.
+    pub fn is_over(&self) -> bool {
+        let over = self.stopped || self.core.draining && self.connections.len() == self.written_off;
+        over && self.core.ready.is_empty()
+    }
+
+    /// The end of the loop does not wait for this connection: its job may never come back.
+    pub fn write_off(&mut self, token: Token) {
+        if let Some(connection) = self.connections.get_mut(token.key as usize)
+            && connection.token == token
+            && !connection.written_off
+        {
+            connection.gone = true;
+            connection.written_off = true;
+            self.written_off += 1;
+        }
+    }
+
+    /// Whether there is work that no event will announce.
+    pub fn wants_attention(&self) -> bool {
+        !self.core.ready.is_empty() || !self.core.unfinished.is_empty() || self.core.draining
+    }
+
+    /// The epoll set, readable when there is something to do: for loops that wait on it among others.
+    pub fn set(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    fn follow_orders(&mut self) {
+        match self.sources.orders.current() {
+            Order::Serve => {}
+            Order::Drain => self.drain(DRAINED_ACCEPTS_MAX),
+            Order::Retire => self.drain(0),
+            Order::Stop if self.stopped => {}
+            Order::Stop => {
+                self.drain(0);
+                self.stopped = true;
+                self.close_all();
+            }
+        }
+    }
+
+    /// Fills `events`; false when there are none and the waiter may not block.
+    fn wait(&mut self, waiter: &mut impl Waiter) -> Result<bool, Errno> {
+        let timeout_ms = if waiter.may_block() { self.wait_ms() } else { 0 };
         let timeout = Timespec {
             tv_sec: (timeout_ms / 1_000) as i64,
             tv_nsec: (timeout_ms % 1_000 * 1_000_000) as i64,
         };
-        let epoll = &self.epoll;
-        let result = if timeout_ms == 0 {
-            epoll::wait(epoll, rustix::buffer::spare_capacity(events), Some(&timeout))
-        } else {
-            self.core.app.wait(|| epoll::wait(epoll, rustix::buffer::spare_capacity(events), Some(&timeout)))
-        };
+        self.events.clear();
+        self.event = 0;
+        let (epoll, events) = (&self.epoll, &mut self.events);
+        let mut wait = || gather(epoll, &timeout, events);
+        let result = if timeout_ms == 0 { wait() } else { waiter.wait(wait) };
+        self.core.clock.read();
         match result {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(errno) => Err(errno),
+            Ok(()) => {}
+            Err(Errno::INTR) => self.signalled = true,
+            Err(errno) => return Err(errno),
         }
+        let due = self.next_look_ms().is_some_and(|at| at <= self.core.clock.now_ms());
+        self.rounded = self.events.is_empty() && self.core.unfinished.is_empty() && !due;
+        Ok(!self.rounded || waiter.may_block())
+    }
+
+    fn next_look_ms(&self) -> Option<u64> {
+        self.core.wheel.next_ms().into_iter().chain(self.closed.until_ms).min()
     }
 
     fn wait_ms(&self) -> u64 {
@@ -168,13 +366,12 @@ impl<A: Application> Server<A> {
             return 0;
         }
         let now_ms = self.core.clock.now_ms();
-        let look = self.core.wheel.next_ms().into_iter().chain(self.accept_rests_until_ms).min();
-        look.map_or(WAIT_MS_MAX, |at| at.saturating_sub(now_ms).clamp(1, WAIT_MS_MAX))
+        self.next_look_ms().map_or(WAIT_MS_MAX, |at| at.saturating_sub(now_ms).clamp(1, WAIT_MS_MAX))
     }
 
     #[inline]
-    fn dispatch(&mut self, event: &Event) {
-        let token = token_of(event);
+    fn dispatch(&mut self, event: usize) {
+        let (token, flags) = self.events[event];
         if token.generation == NOT_A_CONNECTION {
             return self.dispatch_source(token.key);
         }
@@ -182,11 +379,14 @@ impl<A: Application> Server<A> {
         if connection.token != token {
             return; // An event of a connection that was closed earlier in this very round.
         }
-        let flags = event.flags;
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
             connection.readable = true;
         }
         let verdict = match connection.stage {
+            Stage::Serving(_) => {
+                connection.gone |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
+                return;
+            }
             Stage::Responding(_) if flags.intersects(EventFlags::HUP | EventFlags::ERR) => Verdict::Close,
             Stage::Responding(_) if flags.contains(EventFlags::OUT) => {
                 exchange::resume(connection, &mut self.core)
@@ -214,11 +414,26 @@ impl<A: Application> Server<A> {
         let connection = self.connections.remove(token.key as usize);
         self.parked_ms[token.key as usize] = connection.parked_ms;
         self.core.app.slot().connection_closed();
+        self.written_off -= usize::from(connection.written_off);
         if let Stage::Responding(responding) = connection.stage
-            && let Some(stream) = responding.stream
+            && responding.stream.is_some()
         {
-            self.core.app.abandon(stream, &mut self.core.clock);
+            let mut job = self.core.spare_job();
+            job.stream = responding.stream;
+            job.home = responding.home;
+            self.abandon(job);
         }
+        if self.closed.full {
+            self.closed.full = false;
+            self.reopen();
+        }
+    }
+
+    /// Lets the application clean up behind an answer that nobody reads.
+    fn abandon(&mut self, mut job: Box<Job<A>>) {
+        job.task = Task::Abandon;
+        job.socket = None;
+        self.core.ready.push_back(job);
     }
 
     /// Ends every connection; answers on their way are abandoned, so that their applications can clean up.
@@ -231,7 +446,12 @@ impl<A: Application> Server<A> {
 
     fn dispatch_source(&mut self, key: u32) {
         match key {
+            ORDERS => {
+                self.sources.orders.bell().silence();
+                self.woken = true;
+            }
             WAKE => {
+                self.signalled = true;
                 let wake = self.sources.wake.as_ref().expect("only a registered source wakes");
                 let mut scratch = [0; 64];
                 while matches!(rustix::io::read(wake, &mut scratch[..]), Ok(count) if count == scratch.len())
@@ -250,14 +470,20 @@ impl<A: Application> Server<A> {
     }
 
     fn accept(&mut self, listener: usize) {
+        if !self.closed.is_open() {
+            return; // An event of before.
+        }
         // With siblings on the same queue each takes one and lets the next be woken.
         let most = if self.sources.shared { 1 } else { ACCEPTS_PER_TURN };
-        for _ in 0..most {
+        for _ in 0..most.min(self.sources.connections_max - self.connections.len()) {
             if !self.accept_one(listener) {
                 break;
             }
         }
-        if self.sources.shared {
+        if self.connections.len() >= self.sources.connections_max {
+            self.closed.full = true;
+            self.ignore_listeners();
+        } else if self.sources.shared {
             self.step_back(listener);
         }
     }
@@ -306,7 +532,7 @@ impl<A: Application> Server<A> {
         let verdict = exchange::readable(connection, &mut self.core);
         if verdict == Verdict::Keep {
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-            if epoll::add(&self.epoll, &connection.socket, token_data(token), flags).is_ok() {
+            if epoll::add(&self.epoll, &*connection.socket, token_data(token), flags).is_ok() {
                 return;
             }
         }
@@ -316,10 +542,8 @@ impl<A: Application> Server<A> {
     /// Out of descriptors or memory: an event loop that just tried again would spin.
     fn rest_from_accepting(&mut self, errno: Errno) {
         self.core.app.incident(Incident::Accept(errno));
-        for listener in &self.sources.listeners {
-            let _ = epoll::delete(&self.epoll, listener);
-        }
-        self.accept_rests_until_ms = Some(self.core.clock.now_ms() + ACCEPT_REST_MS);
+        self.ignore_listeners();
+        self.closed.until_ms = Some(self.core.clock.now_ms() + ACCEPT_REST_MS);
         let idle: Vec<Token> = self
             .connections
             .iter()
@@ -329,6 +553,18 @@ impl<A: Application> Server<A> {
             .collect();
         for token in idle {
             self.close(token);
+        }
+    }
+
+    fn ignore_listeners(&self) {
+        for listener in &self.sources.listeners {
+            let _ = epoll::delete(&self.epoll, listener);
+        }
+    }
+
+    fn reopen(&self) {
+        if self.closed.is_open() {
+            let _ = self.watch_listeners();
         }
     }
 
@@ -358,9 +594,9 @@ impl<A: Application> Server<A> {
 
     fn expire(&mut self) {
         let now_ms = self.core.clock.now_ms();
-        if self.accept_rests_until_ms.is_some_and(|until| until <= now_ms) {
-            self.accept_rests_until_ms = None;
-            let _ = self.watch_listeners();
+        if self.closed.until_ms.is_some_and(|until| until <= now_ms) {
+            self.closed.until_ms = None;
+            self.reopen();
         }
         let mut due = std::mem::take(&mut self.due);
         self.core.wheel.expire(now_ms, &mut due);
@@ -400,7 +636,7 @@ impl<A: Application> Server<A> {
         for listener in self.sources.listeners.drain(..) {
             let _ = epoll::delete(&self.epoll, listener);
         }
-        self.accept_rests_until_ms = None;
+        self.closed = Closed::default();
         for (_, connection) in &mut self.connections {
             if matches!(connection.stage, Stage::Idle | Stage::Lingering) {
                 self.core.patience(connection, self.core.timeouts.drain_idle_ms);

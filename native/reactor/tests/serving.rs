@@ -2,43 +2,49 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bicorn_reactor::clock::HttpDate;
+use bicorn_reactor::bell::Bell;
+use bicorn_reactor::clock::{HttpDate, monotonic_ns};
 use bicorn_reactor::scoreboard::Slot;
 use bicorn_reactor::{
-    Application, Clock, Core, Incident, Outbox, Outcome, Pull, Request, RequestBody, Server, Sources, Spool,
-    SpoolRules, Timeouts, Turn,
+    Application, Core, Crew, Handler, Incident, Job, Left, Order, Orders, Outbox, Outcome, RequestBody,
+    Server, Sources, Spool, SpoolRules, Timeouts, Unattached, Watch,
 };
 use bicorn_wire::{Refusal, Rules, push_refusal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
+
+/// Threads of the crews that every test is run with.
+const CREWS: [usize; 2] = [1, 3];
 
 /// What the test and the application share.
 #[derive(Default)]
 struct Seen {
-    draining: AtomicBool,
     pulls: AtomicUsize,
-    busy: AtomicBool,
+    busy: AtomicUsize,
     abandoned: AtomicUsize,
 }
 
-/// Answers `METHOD target body`; `/stream/N` streams N blocks of 64 KiB, `/busy` holds the loop for a while.
-struct Echo {
+struct Front {
     slot: Box<Slot>,
+}
+
+/// Answers `METHOD target body`; `/stream/N` streams N blocks of 64 KiB, `/busy` takes a while.
+struct Echo {
     seen: Arc<Seen>,
 }
 
 const BLOCK: usize = 64 * 1024;
 const BUSY: Duration = Duration::from_millis(600);
 
-fn body_bytes(body: RequestBody<'_>) -> (Vec<u8>, &'static str) {
+fn body_bytes(body: RequestBody) -> (Vec<u8>, &'static str) {
     match body {
         RequestBody::Empty => (Vec::new(), "none"),
-        RequestBody::Slice(bytes) => (bytes.to_vec(), "slice"),
         RequestBody::Memory(bytes) => (bytes, "memory"),
         RequestBody::File(mut file, len) => {
             let mut bytes = Vec::new();
@@ -49,7 +55,7 @@ fn body_bytes(body: RequestBody<'_>) -> (Vec<u8>, &'static str) {
     }
 }
 
-impl Application for Echo {
+impl Application for Front {
     type Chunk = Vec<u8>;
     type Stream = usize;
     type Peer = ();
@@ -60,56 +66,6 @@ impl Application for Echo {
 
     fn peer(&mut self, _: usize, _: Option<SocketAddrAny>) {}
 
-    fn call(
-        &mut self,
-        request: Request<'_, ()>,
-        outbox: &mut Outbox<Vec<u8>>,
-        clock: &mut Clock,
-    ) -> Outcome<usize> {
-        let target = String::from_utf8(request.head.target.of(request.bytes).to_vec()).unwrap();
-        let keep_alive = request.may_keep_alive && request.head.keep_alive;
-        if target == "/busy" {
-            self.seen.busy.store(true, SeqCst);
-            std::thread::sleep(BUSY);
-            clock.read();
-        }
-        if let Some(blocks) = target.strip_prefix("/stream/") {
-            let blocks: usize = blocks.parse().unwrap();
-            outbox.push(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", blocks * BLOCK).as_bytes());
-            return Outcome::Stream(blocks);
-        }
-        let (body, kept) = body_bytes(request.body);
-        let text = format!("{target} {} {kept}", body.len());
-        let connection = if keep_alive { "keep-alive" } else { "close" };
-        let head =
-            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n", text.len());
-        outbox.push(head.as_bytes());
-        outbox.push_chunk(text.into_bytes());
-        Outcome::Done { keep_alive }
-    }
-
-    fn pull(
-        &mut self,
-        stream: &mut Option<usize>,
-        _: BorrowedFd<'_>,
-        outbox: &mut Outbox<Vec<u8>>,
-        _: &mut Clock,
-    ) -> Pull {
-        self.seen.pulls.fetch_add(1, SeqCst);
-        let left = stream.as_mut().unwrap();
-        if *left == 0 {
-            *stream = None;
-            return Pull::Done { keep_alive: true };
-        }
-        *left -= 1;
-        outbox.push_chunk(vec![b'x'; BLOCK]);
-        Pull::More
-    }
-
-    fn abandon(&mut self, _: usize, _: &mut Clock) {
-        self.seen.abandoned.fetch_add(1, SeqCst);
-    }
-
     fn refuse(&mut self, refusal: &Refusal, (): &mut (), outbox: &mut Outbox<Vec<u8>>) {
         outbox.push_with(|out| push_refusal(out, refusal.status, b"test", HttpDate::default().now(), true));
     }
@@ -118,19 +74,59 @@ impl Application for Echo {
         panic!("{incident:?}");
     }
 
-    fn wait<R>(&mut self, block: impl FnOnce() -> R) -> R {
-        block()
+    fn recycle(&mut self) {}
+}
+
+impl Handler<Front> for Echo {
+    fn call(&self, job: &mut Job<Front>) -> Outcome {
+        let entered_ns = monotonic_ns();
+        let request = &mut job.request;
+        let target = String::from_utf8(request.head.target.of(&request.bytes).to_vec()).unwrap();
+        let keep_alive = request.may_keep_alive && request.head.keep_alive;
+        if target == "/busy" {
+            self.seen.busy.fetch_add(1, SeqCst);
+            std::thread::sleep(BUSY);
+        }
+        if let Some(blocks) = target.strip_prefix("/stream/") {
+            let blocks: usize = blocks.parse().unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", blocks * BLOCK);
+            job.outbox.push(head.as_bytes());
+            job.stream = Some(blocks);
+            return Outcome::More;
+        }
+        let (body, kept) = body_bytes(std::mem::take(&mut request.body));
+        let text = format!("{target} {} {kept}", body.len());
+        let connection = if keep_alive { "keep-alive" } else { "close" };
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n", text.len());
+        job.outbox.push(head.as_bytes());
+        job.outbox.push_chunk(text.into_bytes());
+        job.left = Some(Left { entered_ns, left_ns: monotonic_ns(), status: 200 });
+        Outcome::Done { keep_alive }
     }
 
-    fn turn(&mut self) -> Turn {
-        if self.seen.draining.load(SeqCst) { Turn::Drain } else { Turn::Continue }
+    fn pull(&self, job: &mut Job<Front>) -> Outcome {
+        self.seen.pulls.fetch_add(1, SeqCst);
+        let left = job.stream.as_mut().unwrap();
+        if *left == 0 {
+            job.stream = None;
+            return Outcome::Done { keep_alive: true };
+        }
+        *left -= 1;
+        job.outbox.push_chunk(vec![b'x'; BLOCK]);
+        Outcome::More
+    }
+
+    fn abandon(&self, job: &mut Job<Front>) {
+        job.stream = None;
+        self.seen.abandoned.fetch_add(1, SeqCst);
     }
 }
 
 struct Running {
     address: SocketAddr,
     seen: Arc<Seen>,
-    wake: OwnedFd,
+    orders: Arc<Orders>,
     thread: JoinHandle<()>,
 }
 
@@ -143,23 +139,51 @@ const TIMEOUTS: Timeouts = Timeouts {
     drain_idle_ms: 100,
 };
 
-fn start(timeouts: Timeouts) -> Running {
+fn start(threads: usize, timeouts: Timeouts) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let seen = Arc::new(Seen::default());
-    let shared = Arc::clone(&seen);
-    let (woken, wake) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
-    let thread = std::thread::spawn(move || {
-        let app = Echo { slot: Box::new(Slot::default()), seen: shared };
-        let spool =
-            SpoolRules { body_bytes: 100_000, total_bytes: 1_000_000, directory: std::env::temp_dir() };
-        let core = Core::new(app, Rules::default(), timeouts, Spool::new(spool));
-        let sources =
-            Sources { listeners: vec![listener.into()], wake: Some(woken), lifeline: None, shared: false };
-        Server::new(core, sources).unwrap().run().unwrap();
+    let orders = Arc::new(Orders::new().unwrap());
+    let sources = Sources {
+        listeners: vec![listener.into()],
+        wake: None,
+        lifeline: None,
+        orders: Arc::clone(&orders),
+        shared: false,
+        connections_max: usize::MAX,
+    };
+    let spool = SpoolRules { body_bytes: 100_000, total_bytes: 1_000_000, directory: std::env::temp_dir() };
+    let front = Front { slot: Box::new(Slot::default()) };
+    let core = Core::new(front, Rules::default(), timeouts, Spool::new(spool), u64::MAX);
+    let crew = Crew::new(Server::new(core, sources).unwrap(), Arc::clone(&orders), threads).unwrap();
+    let echo = Echo { seen: Arc::clone(&seen) };
+    let thread = std::thread::spawn(move || run(&crew, &echo, threads));
+    Running { address, seen, orders, thread }
+}
+
+/// Runs a crew to its end, the calling thread being its watch.
+fn run(crew: &Crew<Front>, echo: &Echo, threads: usize) {
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                let look = |_| Ok::<(), Errno>(());
+                crew.work(thread, &mut Unattached::default(), |job, _| job.run(echo), look).unwrap();
+            });
+        }
+        let mut watch = Watch::new(crew);
+        while !crew.has_ended() {
+            let patience = watch.patience();
+            wait(watch.bell(), patience);
+            watch.turn(&mut Unattached::default()).unwrap();
+        }
     });
-    Running { address, seen, wake, thread }
+}
+
+fn wait(bell: &Bell, patience: Option<Duration>) {
+    let patience =
+        patience.map(|patience| Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) });
+    poll(&mut [PollFd::new(bell, PollFlags::IN)], patience.as_ref()).unwrap();
 }
 
 impl Running {
@@ -171,8 +195,7 @@ impl Running {
 
     fn drain(self) -> Duration {
         let begun = Instant::now();
-        self.seen.draining.store(true, SeqCst);
-        rustix::io::write(&self.wake, b"!").unwrap();
+        self.orders.give(Order::Drain);
         self.thread.join().unwrap();
         begun.elapsed()
     }
@@ -203,189 +226,256 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 
 #[test]
 fn a_connection_serves_request_after_request_and_the_same_head_again() {
-    let server = start(TIMEOUTS);
-    let mut client = server.connect();
-    for target in ["/a", "/a", "/b", "/a"] {
-        write!(client, "GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-        assert_eq!(text(&mut client), format!("{target} 0 none"));
+    for threads in CREWS {
+        let server = start(threads, TIMEOUTS);
+        let mut client = server.connect();
+        for target in ["/a", "/a", "/b", "/a"] {
+            write!(client, "GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+            assert_eq!(text(&mut client), format!("{target} 0 none"));
+        }
+        server.drain();
     }
-    server.drain();
 }
 
 #[test]
 fn pipelined_requests_are_answered_in_order_behind_a_stream_too() {
-    let server = start(TIMEOUTS);
-    let mut client = server.connect();
-    client
+    for threads in CREWS {
+        let server = start(threads, TIMEOUTS);
+        let mut client = server.connect();
+        client
         .write_all(b"GET /stream/40 HTTP/1.1\r\nHost: h\r\n\r\nGET /1 HTTP/1.1\r\nHost: h\r\n\r\nPOST /2 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabcGET /3 HTTP/1.1\r\nHost: h\r\n\r\n")
         .unwrap();
-    assert_eq!(answer(&mut client).1.len(), 40 * BLOCK);
-    assert_eq!(
-        [text(&mut client), text(&mut client), text(&mut client)],
-        ["/1 0 none", "/2 3 slice", "/3 0 none"]
-    );
-    server.drain();
+        assert_eq!(answer(&mut client).1.len(), 40 * BLOCK);
+        assert_eq!(
+            [text(&mut client), text(&mut client), text(&mut client)],
+            ["/1 0 none", "/2 3 memory", "/3 0 none"]
+        );
+        server.drain();
+    }
 }
 
 #[test]
 fn a_body_that_comes_in_pieces_is_handed_over_whole() {
-    let server = start(TIMEOUTS);
-    for (size, kept) in [(3, "memory"), (100_000, "memory"), (100_001, "file"), (700_000, "file")] {
-        let mut client = server.connect();
-        write!(
-            client,
-            "POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n"
-        )
-        .unwrap();
-        let mut interim = [0; 25];
-        client.read_exact(&mut interim).unwrap();
-        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
-        client.write_all(&vec![b'b'; size]).unwrap();
-        assert_eq!(text(&mut client), format!("/p {size} {kept}"));
+    for threads in CREWS {
+        let server = start(threads, TIMEOUTS);
+        for (size, kept) in [(3, "memory"), (100_000, "memory"), (100_001, "file"), (700_000, "file")] {
+            let mut client = server.connect();
+            write!(
+                client,
+                "POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n"
+            )
+            .unwrap();
+            let mut interim = [0; 25];
+            client.read_exact(&mut interim).unwrap();
+            assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+            client.write_all(&vec![b'b'; size]).unwrap();
+            assert_eq!(text(&mut client), format!("/p {size} {kept}"));
+        }
+        server.drain();
     }
-    server.drain();
 }
 
 #[test]
 fn a_reader_that_stops_reading_stops_its_own_stream_and_nobody_else() {
-    let server = start(TIMEOUTS);
-    let mut slow = server.connect();
-    slow.write_all(b"GET /stream/4000 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-    let mut quick = server.connect();
-    for _ in 0..100 {
-        quick.write_all(b"GET /q HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-        assert_eq!(text(&mut quick), "/q 0 none");
+    for threads in CREWS {
+        let server = start(threads, TIMEOUTS);
+        let mut slow = server.connect();
+        slow.write_all(b"GET /stream/4000 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let mut quick = server.connect();
+        for _ in 0..100 {
+            quick.write_all(b"GET /q HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+            assert_eq!(text(&mut quick), "/q 0 none");
+        }
+        // 250 MiB were asked for; what the two socket buffers hold is all that was pulled.
+        assert!(server.seen.pulls.load(SeqCst) < 1000, "{} pulls", server.seen.pulls.load(SeqCst));
+        assert_eq!(answer(&mut slow).1.len(), 4000 * BLOCK);
+        server.drain();
     }
-    // 250 MiB were asked for; what the two socket buffers hold is all that was pulled.
-    assert!(server.seen.pulls.load(SeqCst) < 1000, "{} pulls", server.seen.pulls.load(SeqCst));
-    assert_eq!(answer(&mut slow).1.len(), 4000 * BLOCK);
-    server.drain();
 }
 
 #[test]
 fn a_stream_whose_reader_is_gone_is_abandoned() {
-    let server = start(TIMEOUTS);
-    let mut client = server.connect();
-    client.write_all(b"GET /stream/4000 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-    client.read_exact(&mut [0; 100]).unwrap();
-    drop(client); // Unread bytes make this a reset.
-    let seen = Arc::clone(&server.seen);
-    server.drain();
-    assert_eq!(seen.abandoned.load(SeqCst), 1);
+    for threads in CREWS {
+        let server = start(threads, TIMEOUTS);
+        let mut client = server.connect();
+        client.write_all(b"GET /stream/4000 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        client.read_exact(&mut [0; 100]).unwrap();
+        drop(client); // Unread bytes make this a reset.
+        let seen = Arc::clone(&server.seen);
+        server.drain();
+        assert_eq!(seen.abandoned.load(SeqCst), 1);
+    }
 }
 
 #[test]
 fn half_a_head_is_answered_408_in_time_and_silence_is_just_closed() {
-    let server = start(Timeouts { header_ms: 300, ..TIMEOUTS });
-    let mut half = server.connect();
-    half.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
-    let mut silent = server.connect();
-    let (head, _) = answer(&mut half);
-    assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
-    assert!(is_closed(&mut half));
-    assert!(is_closed(&mut silent));
-    server.drain();
+    for threads in CREWS {
+        let server = start(threads, Timeouts { header_ms: 300, ..TIMEOUTS });
+        let mut half = server.connect();
+        half.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
+        let mut silent = server.connect();
+        let (head, _) = answer(&mut half);
+        assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
+        assert!(is_closed(&mut half));
+        assert!(is_closed(&mut silent));
+        server.drain();
+    }
 }
 
 #[test]
 fn a_body_that_stops_coming_is_answered_408() {
-    let server = start(Timeouts { body_ms: 300, ..TIMEOUTS });
-    let mut client = server.connect();
-    client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc").unwrap();
-    assert!(answer(&mut client).0.starts_with("HTTP/1.1 408 "));
-    server.drain();
+    for threads in CREWS {
+        let server = start(threads, Timeouts { body_ms: 300, ..TIMEOUTS });
+        let mut client = server.connect();
+        client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc").unwrap();
+        assert!(answer(&mut client).0.starts_with("HTTP/1.1 408 "));
+        server.drain();
+    }
 }
 
 #[test]
 fn a_refusal_is_read_even_by_a_client_that_is_still_sending() {
-    let server = start(TIMEOUTS);
-    let mut client = server.connect();
-    client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n").unwrap();
-    client.write_all(&vec![b'z'; 1 << 20]).unwrap();
-    assert!(answer(&mut client).0.starts_with("HTTP/1.1 400 "));
-    client.shutdown(Shutdown::Write).unwrap();
-    assert!(is_closed(&mut client));
-    server.drain();
+    for threads in CREWS {
+        let server = start(threads, TIMEOUTS);
+        let mut client = server.connect();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n").unwrap();
+        client.write_all(&vec![b'z'; 1 << 20]).unwrap();
+        assert!(answer(&mut client).0.starts_with("HTTP/1.1 400 "));
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(is_closed(&mut client));
+        server.drain();
+    }
 }
 
 #[test]
 fn a_half_closed_client_gets_its_answer() {
-    let server = start(TIMEOUTS);
-    let mut client = server.connect();
-    client.write_all(b"GET /half HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-    client.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(text(&mut client), "/half 0 none");
-    assert!(is_closed(&mut client));
-    server.drain();
+    for threads in CREWS {
+        let server = start(threads, TIMEOUTS);
+        let mut client = server.connect();
+        client.write_all(b"GET /half HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(text(&mut client), "/half 0 none");
+        assert!(is_closed(&mut client));
+        server.drain();
+    }
 }
 
 #[test]
 fn an_idle_connection_is_closed_after_its_keep_alive() {
-    let server = start(Timeouts { keepalive_ms: 200, ..TIMEOUTS });
-    let mut client = server.connect();
-    client.write_all(b"GET /k HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-    assert_eq!(text(&mut client), "/k 0 none");
-    assert!(is_closed(&mut client));
-    server.drain();
+    for threads in CREWS {
+        let server = start(threads, Timeouts { keepalive_ms: 200, ..TIMEOUTS });
+        let mut client = server.connect();
+        client.write_all(b"GET /k HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        assert_eq!(text(&mut client), "/k 0 none");
+        assert!(is_closed(&mut client));
+        server.drain();
+    }
 }
 
 #[test]
 fn a_drain_serves_what_has_begun_and_does_not_wait_for_the_idle() {
-    let server = start(TIMEOUTS);
-    let mut idle = server.connect();
-    idle.write_all(b"GET /i HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-    assert_eq!(text(&mut idle), "/i 0 none");
-    let mut busy = server.connect();
-    busy.write_all(b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab").unwrap();
-    // The idle client's answer above came after both were accepted or will be by the drain itself.
-    let waiting = std::thread::spawn(move || {
-        busy.write_all(b"cd").unwrap();
-        answer(&mut busy)
-    });
-    let took = server.drain();
-    let (head, body) = waiting.join().unwrap();
-    assert!(body.starts_with(b"/b 4 "));
-    assert!(head.contains("200 OK"));
-    assert!(is_closed(&mut idle));
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    for threads in CREWS {
+        let server = start(threads, TIMEOUTS);
+        let mut idle = server.connect();
+        idle.write_all(b"GET /i HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        assert_eq!(text(&mut idle), "/i 0 none");
+        let mut busy = server.connect();
+        busy.write_all(b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab").unwrap();
+        // The idle client's answer above came after both were accepted or will be by the drain itself.
+        let waiting = std::thread::spawn(move || {
+            busy.write_all(b"cd").unwrap();
+            answer(&mut busy)
+        });
+        let took = server.drain();
+        let (head, body) = waiting.join().unwrap();
+        assert!(body.starts_with(b"/b 4 "));
+        assert!(head.contains("200 OK"));
+        assert!(is_closed(&mut idle));
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
 }
 
 #[test]
 fn what_came_while_an_application_held_the_loop_is_no_timeout() {
-    let timeouts = Timeouts { header_ms: 300, body_ms: 300, write_ms: 300, ..TIMEOUTS };
-    let server = start(timeouts);
-    let mut upload = server.connect();
-    upload.write_all(b"POST /u HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab").unwrap();
-    let mut head = server.connect();
-    head.write_all(b"GET /h HTTP/1.1\r\nHo").unwrap();
-    let mut stream = server.connect();
-    stream.write_all(b"GET /stream/400 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-    let mut busy = server.connect();
-    busy.write_all(b"GET /busy HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-    let begun = Instant::now();
-    while !server.seen.busy.load(SeqCst) {
-        assert!(begun.elapsed() < Duration::from_secs(20));
-        std::thread::yield_now();
+    for threads in CREWS {
+        let timeouts = Timeouts { header_ms: 300, body_ms: 300, write_ms: 300, ..TIMEOUTS };
+        let server = start(threads, timeouts);
+        let mut upload = server.connect();
+        upload.write_all(b"POST /u HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab").unwrap();
+        let mut head = server.connect();
+        head.write_all(b"GET /h HTTP/1.1\r\nHo").unwrap();
+        let mut stream = server.connect();
+        stream.write_all(b"GET /stream/400 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let mut busy = server.connect();
+        busy.write_all(b"GET /busy HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let begun = Instant::now();
+        while server.seen.busy.load(SeqCst) == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            std::thread::yield_now();
+        }
+        upload.write_all(b"cde").unwrap();
+        head.write_all(b"st: h\r\n\r\n").unwrap();
+        assert_eq!(answer(&mut stream).1.len(), 400 * BLOCK);
+        assert_eq!(text(&mut upload), "/u 5 memory");
+        assert_eq!(text(&mut head), "/h 0 none");
+        assert_eq!(text(&mut busy), "/busy 0 none");
+        server.drain();
     }
-    upload.write_all(b"cde").unwrap();
-    head.write_all(b"st: h\r\n\r\n").unwrap();
-    assert_eq!(answer(&mut stream).1.len(), 400 * BLOCK);
-    assert_eq!(text(&mut upload), "/u 5 memory");
-    assert_eq!(text(&mut head), "/h 0 none");
-    assert_eq!(text(&mut busy), "/busy 0 none");
-    server.drain();
 }
 
 #[test]
 fn a_thousand_pipelined_requests_take_turns_with_other_clients() {
-    let server = start(TIMEOUTS);
-    let mut flood = server.connect();
-    flood.write_all(&b"GET /f HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1_000)).unwrap();
-    let mut other = server.connect();
-    other.write_all(b"GET /o HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-    assert_eq!(text(&mut other), "/o 0 none");
-    for _ in 0..1_000 {
-        assert_eq!(text(&mut flood), "/f 0 none");
+    for threads in CREWS {
+        let server = start(threads, TIMEOUTS);
+        let mut flood = server.connect();
+        flood.write_all(&b"GET /f HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1_000)).unwrap();
+        let mut other = server.connect();
+        other.write_all(b"GET /o HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        assert_eq!(text(&mut other), "/o 0 none");
+        for _ in 0..1_000 {
+            assert_eq!(text(&mut flood), "/f 0 none");
+        }
+        server.drain();
     }
+}
+
+#[test]
+fn requests_that_take_their_time_run_side_by_side() {
+    let server = start(3, TIMEOUTS);
+    let begun = Instant::now();
+    let mut clients: Vec<TcpStream> = (0..6).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.write_all(b"GET /busy HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    }
+    for client in &mut clients {
+        assert_eq!(text(client), "/busy 0 none");
+    }
+    // Six of them, three at a time.
+    assert!(begun.elapsed() < 3 * BUSY, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= 2 * BUSY, "{:?}", begun.elapsed());
     server.drain();
+}
+
+#[test]
+fn bytes_move_while_every_thread_is_busy() {
+    for threads in CREWS {
+        let server = start(threads, Timeouts { header_ms: 200, ..TIMEOUTS });
+        let mut busy: Vec<TcpStream> = (0..threads).map(|_| server.connect()).collect();
+        for client in &mut busy {
+            client.write_all(b"GET /busy HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        }
+        let begun = Instant::now();
+        while server.seen.busy.load(SeqCst) < threads {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            std::thread::yield_now();
+        }
+        let mut half = server.connect();
+        half.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
+        assert!(answer(&mut half).0.starts_with("HTTP/1.1 408 "));
+        assert!(begun.elapsed() < BUSY, "{:?}", begun.elapsed());
+        for client in &mut busy {
+            assert_eq!(text(client), "/busy 0 none");
+        }
+        server.drain();
+    }
 }

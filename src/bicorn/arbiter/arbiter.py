@@ -13,7 +13,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from bicorn import __version__
 from bicorn._core import Scoreboard
@@ -23,9 +23,11 @@ from bicorn.arbiter.control import Control
 from bicorn.arbiter.environment import ProcessEnvironment
 from bicorn.arbiter.generation import Generation
 from bicorn.arbiter.oom import OomKills
+from bicorn.arbiter.open_files import raise_limit
 from bicorn.arbiter.outcome import Outcome
 from bicorn.arbiter.pidfile import Pidfile
 from bicorn.arbiter.policy import Abort, Backoff, Commit, Decision, Drain, Kill, Phase, Quit, Snapshot, Spawn
+from bicorn.arbiter.promotion import Predecessor
 from bicorn.arbiter.recycle import Recycling, draw_lifetime
 from bicorn.arbiter.reload import Generations, ReloadFailed
 from bicorn.arbiter.signals import SignalQueue
@@ -33,13 +35,15 @@ from bicorn.arbiter.spawn import fork_worker, set_title
 from bicorn.arbiter.stacks import StackCollector
 from bicorn.arbiter.states import WorkerEvent, WorkerState
 from bicorn.arbiter.stop import Stop
+from bicorn.arbiter.upgrade import Upgrade, UpgradeRefused, environment, replace_process
 from bicorn.arbiter.watch import RequestWatch
+from bicorn.config.values import current_directory
 from bicorn.errors import AppImportError, BicornError, ExitCode, HaltServer
 from bicorn.ipc import messages
 from bicorn.ipc.scoreboard import SlotState
 from bicorn.ipc.stacks import StackFile
 from bicorn.net import systemd
-from bicorn.net.listener import Listener, create_listeners
+from bicorn.net.listener import Listener, adopt_listeners, close_listeners, create_listeners
 from bicorn.observe.log import load_logger_class
 from bicorn.workers.registry import load_worker_class
 
@@ -71,15 +75,16 @@ class Arbiter:
         os.environ["SERVER_SOFTWARE"] = f"bicorn/{__version__}"
         self.log: Logger = load_logger_class(settings)(settings)
         self.pid = os.getpid()
-        self.master_pid = 0
-        self.reexec_pid = 0
-        self.master_name = "Master"
+        self._predecessor = Predecessor(os.environ, self._promote)
+        self._upgrade = Upgrade(self.log, lambda: self._begin_stop(Phase.DRAINING))
+        self.master_name = "Master.2" if self.master_pid else "Master"
         self.worker_age = 0
         self.systemd = False
         self.pidfile: Pidfile | None = None
         self.started_at = time.monotonic()
         self._control: Control | None = None
         self._load_settings = load_settings or app.load_again
+        self._started_in = current_directory()
         self._environment = ProcessEnvironment(os.environ)
         self._environment.enter(app)
         first = Generation(1, settings, app, load_worker_class(settings), [], settings.workers)
@@ -123,7 +128,18 @@ class Arbiter:
     @property
     def proc_name(self) -> str:
         """The name in process titles."""
-        return self.cfg.proc_name or self.cfg.default_proc_name
+        name = self.cfg.proc_name or self.cfg.default_proc_name
+        return f"{name}.2" if self.master_pid else name
+
+    @property
+    def master_pid(self) -> int:
+        """The arbiter that this one is going to replace, 0 if there is none."""
+        return self._predecessor.pid
+
+    @property
+    def reexec_pid(self) -> int:
+        """The arbiter that is going to replace this one, 0 if there is none."""
+        return self._upgrade.pid
 
     @property
     def LISTENERS(self) -> list[Listener]:  # noqa: N802 - Gunicorn's name
@@ -150,6 +166,11 @@ class Arbiter:
     def last_reload(self) -> Outcome | None:
         """How the last reload went, or goes."""
         return self._generations.last
+
+    @property
+    def last_upgrade(self) -> Outcome | None:
+        """How the last binary upgrade went, or goes."""
+        return self._upgrade.last
 
     # -- what duties look at -------------------------------------------------------------------
 
@@ -201,6 +222,7 @@ class Arbiter:
     def start(self) -> None:
         """Take over signals, claim the pid file, make the listeners."""
         self.log.info("Starting bicorn %s", __version__)
+        raise_limit(self.cfg.open_files, self.log)
         self._signals = SignalQueue()
         # Before the pid file: whoever reads it may signal at once, and must not meet default handlers.
         self._signals.install()
@@ -216,16 +238,14 @@ class Arbiter:
             self._stacks,
             self._watch,
             Recycling(self._children, lambda: self.cfg, self.log),
+            self._predecessor,
+            self._upgrade,
             self._control,
         )
         self._write_pidfile()
         self.cfg.on_starting(self)
         self.log.close_on_exec()
-        inherited = systemd.take_listen_fds(os.environ, self.pid)
-        self.systemd = bool(inherited)
-        self._generations.current.listeners = create_listeners(
-            self.cfg, self.log, inherited=inherited, pause=self._pause
-        )
+        self._generations.current.listeners = self._listen()
         self.log.debug("Arbiter booted")
         self.log.info("Listening at: %s (%s)", ",".join(map(str, self.LISTENERS)), self.pid)
         self.log.info("Using worker: %s", self.cfg.worker_class_str)
@@ -235,6 +255,15 @@ class Arbiter:
         self._control.open()
         self.cfg.when_ready(self)
         set_title("master", self.proc_name)
+
+    def _listen(self) -> list[Listener]:
+        """Make the listeners, or take those of systemd or of the arbiter that this one replaces."""
+        inherited = systemd.take_listen_fds(os.environ, self.pid)
+        self.systemd = bool(inherited)
+        existing = adopt_listeners(self._predecessor.listen_fds, self.cfg)
+        listeners = create_listeners(self.cfg, self.log, inherited=inherited, existing=existing, pause=self._pause)
+        close_listeners([listener for listener in existing if listener not in listeners], unlink=False)
+        return listeners
 
     @staticmethod
     def _preload(app: Application) -> None:
@@ -330,6 +359,8 @@ class Arbiter:
         self._read_messages()
         for pid, ended in statuses:
             handle = self._children.remove(pid)
+            if handle is None and self._upgrade.bury(pid, ended):
+                continue
             if handle is None:
                 # As PID 1 of a container we get orphans, whose exits mean nothing to us.
                 self.log.debug("Reaped unknown child process (pid:%s, %s)", pid, ended)
@@ -371,13 +402,17 @@ class Arbiter:
             self._send(handle, signal.SIGUSR1)
 
     def handle_usr2(self) -> None:
-        """SIGUSR2: the binary upgrade."""
-        self.log.warning("USR2 is ignored: the binary upgrade is not in this version")
+        """SIGUSR2: start a new arbiter beside this one, from the program as it is now."""
+        try:
+            self._execute_beside()
+        except UpgradeRefused as refused:
+            self.log.warning("USR2 is ignored: %s", refused)
 
     def handle_winch(self) -> None:
-        """SIGWINCH: part of the binary upgrade for a daemon; otherwise somebody resized a terminal."""
+        """SIGWINCH: drain the workers during a binary upgrade; in a terminal, somebody changed its size."""
         if self.cfg.daemon:
-            self.log.warning("WINCH is ignored: it belongs to the binary upgrade, which is not in this version")
+            self.log.info("graceful stop of workers")
+            self.num_workers = 0
         else:
             self.log.debug("SIGWINCH ignored. Not daemonized")
 
@@ -581,6 +616,7 @@ class Arbiter:
         if not self._has_served:
             self._has_served = True
             systemd.notify("READY=1\nSTATUS=Serving")
+            self._predecessor.tell_ready()
         if self._generations.commit():
             self.log.debug("Reload done: the workers of before are drained")
 
@@ -593,6 +629,38 @@ class Arbiter:
         self.log.error("Reload failed; the workers of before go on serving. %s", reason)
         self._run_hook("nworkers_changed", self.num_workers, failed.target)
 
+    # -- upgrade -------------------------------------------------------------------------------
+
+    def upgrade(self) -> None:
+        """Start a new arbiter, and retire when its workers are ready; what came of it is `last_upgrade`.
+
+        Raises UpgradeRefused when there is no new arbiter to be had now.
+        """
+        if self.pid == 1:
+            raise UpgradeRefused("this arbiter is process 1: the container would end with it. Replace the container")
+        self._execute_beside(deadline=time.monotonic() + self.cfg.upgrade_timeout)
+
+    def _execute_beside(self, *, deadline: float | None = None) -> None:
+        if self.master_pid:
+            raise UpgradeRefused(f"this arbiter is about to replace another (pid {self.master_pid})")
+        if self._stop is not None:
+            raise UpgradeRefused("this arbiter is stopping")
+        self._upgrade.start(self._become_successor, deadline=deadline)
+
+    def _become_successor(self, ready_fd: int) -> NoReturn:
+        original, old_pid = self._environment.original, self.pid
+        variables = environment(original, old_pid, self.LISTENERS, ready_fd, by_systemd=self.systemd)
+        self.cfg.pre_exec(self)
+        replace_process(self._started_in, variables)
+
+    def _promote(self) -> None:
+        """The arbiter that this one replaces has gone."""
+        self.log.info("Master has been promoted.")
+        self.master_name = "Master"
+        if self.pidfile is not None and self.cfg.pidfile is not None:
+            self.pidfile.rename(self.cfg.pidfile)
+        set_title("master", self.proc_name)
+
     # -- stop ----------------------------------------------------------------------------------
 
     def _begin_stop(self, phase: Phase, reason: str | None = None, exit_code: int = ExitCode.OK) -> None:
@@ -603,7 +671,8 @@ class Arbiter:
                 self.log.info("Quick shutdown requested")
             return
         self._stop = Stop(phase, now + self.cfg.graceful_timeout, reason, int(exit_code))
-        systemd.notify("STOPPING=1")
+        # A service whose main process ends has ended, unless the manager knows which one goes on.
+        systemd.notify(f"MAINPID={self.reexec_pid}" if self.reexec_pid else "STOPPING=1")
         # Ours are only one of the copies: workers serve what waits in the queue before they close theirs.
         self._generations.close_listeners(shared=bool(self.systemd or self.reexec_pid or self.master_pid))
 
@@ -628,6 +697,8 @@ class Arbiter:
 
     def _write_pidfile(self) -> None:
         wanted = self.cfg.pidfile
+        if wanted is not None and self.master_pid:
+            wanted += ".2"  # The file itself is the old arbiter's as long as it lives.
         if self.pidfile is not None and self.pidfile.fname != wanted:
             self.pidfile.unlink()
             self.pidfile = None

@@ -22,6 +22,11 @@ class ProcessEnvironment:
         self._original = dict(environ)
         self._worn: frozenset[str] = frozenset()
 
+    @property
+    def original(self) -> Mapping[str, str]:
+        """The variables as they were when the process was started."""
+        return self._original
+
     def enter(self, app: Application) -> None:
         """Set the variables of this configuration and go to its directory."""
         self.leave()

@@ -10,9 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from pathlib import Path
+from typing import Final
 
 from bicorn.errors import BicornError
+
+#: How much later than its file a process has to have begun before it cannot be the one that wrote it: the kernel gives
+#: the moment of boot in whole seconds.
+STALE_SLACK_S: Final = 2.0
 
 
 class PidfileError(BicornError):
@@ -45,20 +51,48 @@ class Pidfile:
         os.replace(temporary, self.fname)
         self.pid = pid
 
+    def rename(self, fname: str) -> None:
+        """Move the file to another name, in place of what a process that has gone left there."""
+        with contextlib.suppress(FileNotFoundError):  # Somebody removed it: there is nothing to move.
+            os.replace(self.fname, fname)
+        self.fname = fname
+
     def validate(self) -> int | None:
-        """Give the pid in the file if that process lives, else None."""
+        """Give the pid in the file if the process that wrote it lives, else None."""
         try:
             pid = int(Path(self.fname).read_text())
-            os.kill(pid, 0)
-        except (FileNotFoundError, ValueError, ProcessLookupError, OverflowError):
-            return None
-        except PermissionError:
-            # From kill: it lives and belongs to another user. From open: say so when the file is written.
-            return pid if "pid" in locals() else None
-        return pid
+            written_at = os.stat(self.fname).st_mtime
+        except (FileNotFoundError, ValueError, PermissionError):
+            return None  # Whoever may not read it will hear so when the file is written.
+        return pid if _is_alive(pid) and not _began_after(pid, written_at) else None
 
     def unlink(self) -> None:
         """Remove the file if it is still ours."""
         with contextlib.suppress(OSError, ValueError):
             if int(Path(self.fname).read_text()) == self.pid:
                 os.unlink(self.fname)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # It belongs to another user.
+    return True
+
+
+def _began_after(pid: int, moment: float) -> bool:
+    """Whether the process is another one that got the number later: after a reboot, or in a new container.
+
+    Unless that is certain (there may be no /proc), it is the one.
+    """
+    try:
+        # The command name may hold spaces and parentheses: fields are counted from its last parenthesis (proc(5)).
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return False
+    booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return booted_at + since_boot > moment + STALE_SLACK_S

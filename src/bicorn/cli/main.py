@@ -16,6 +16,7 @@ from bicorn.app.application import Application
 from bicorn.app.interface import Interface, require_wsgi
 from bicorn.arbiter.arbiter import Arbiter
 from bicorn.arbiter.daemon import daemonize
+from bicorn.arbiter.promotion import is_upgrade
 from bicorn.compat import namespace
 from bicorn.config import Settings, load_settings
 from bicorn.config.values import current_directory
@@ -52,7 +53,7 @@ def _run(arguments: list[str]) -> int:
     if settings.print_config or settings.check_config:
         return _check(settings)
     settings.require_app_uri()
-    if settings.daemon:
+    if settings.daemon and not is_upgrade(os.environ):  # Its parent left the terminal already, and waits for its end.
         daemonize(keep_redirected_streams=settings.enable_stdio_inheritance)
 
     def load_again() -> Settings:

@@ -29,7 +29,6 @@ VARIABLE: Final = "BICORN_NO_GUNICORN_NAMESPACE"
 LATER: Final = "arrives with a later version of Bicorn"
 #: Modules that Gunicorn has and this version has not, each with the reason.
 ABSENT: Final[Mapping[str, str]] = {
-    "gunicorn.workers.gthread": f"the gthread worker class {LATER}",
     "gunicorn.workers.ggevent": f"the gevent worker class {LATER} (gevent-websocket's worker needs it)",
     "gunicorn.workers.geventlet": f"the eventlet worker class {LATER}",
     "gunicorn.workers.gasgi": f"the asgi worker class {LATER}",

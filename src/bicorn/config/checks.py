@@ -19,8 +19,6 @@ from bicorn.errors import ConfigError
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
-LATER: Final = "which arrives with a later version of Bicorn"
-
 
 def check(settings: Settings) -> None:
     """Raise all faults at once, a line each, which names the setting and its source."""
@@ -50,14 +48,6 @@ def _where(settings: Settings, name: str) -> str:
     return f"{name} = {shown(settings.values[name])} ({settings.source_of(name)})"
 
 
-def _threads(settings: Settings) -> Iterator[str]:
-    if settings.threads > 1 and settings.worker_class_str == "gthread":
-        yield (
-            f"{_where(settings, 'threads')} asks for the gthread worker class, {LATER}; "
-            "use workers instead, or threads = 1"
-        )
-
-
 def _bind(settings: Settings) -> Iterator[str]:
     where = _where(settings, "bind")
     for text in settings.bind:
@@ -83,7 +73,6 @@ def _directories(settings: Settings) -> Iterator[str]:
 
 
 CHECKS: Final[tuple[Callable[[Settings], Iterator[str]], ...]] = (
-    _threads,
     _bind,
     _raw_env,
     _directories,

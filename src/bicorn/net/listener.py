@@ -112,6 +112,39 @@ def create_listeners(
     return listeners
 
 
+def adopt_listeners(descriptors: Iterable[int], settings: Settings) -> list[Listener]:
+    """Make listeners of descriptors that another server passed on, each for the configured address that it serves.
+
+    One that serves none of them becomes a listener of its own number, for the caller to close.
+    """
+    left = [address for address in settings.address if not isinstance(address, int)]
+    kept = {address for address in settings.address if isinstance(address, int)}
+    listeners = []
+    for descriptor in descriptors:
+        if descriptor in kept:
+            continue  # create_listeners takes it by its number.
+        sock = socket.socket(fileno=descriptor)
+        address = next((address for address in left if _serves(sock, address)), None)
+        if address is not None:
+            left.remove(address)
+        listeners.append(_listening(sock, descriptor if address is None else address, settings))
+    return listeners
+
+
+def _serves(sock: socket.socket, address: tuple[str, int] | str) -> bool:
+    name = sock.getsockname()
+    if isinstance(address, str) or sock.family == socket.AF_UNIX:
+        return os.fsdecode(name) == address if sock.family == socket.AF_UNIX else False
+    host, port = address
+    if port not in (0, name[1]):  # Port 0: whatever the kernel gave the server of before.
+        return False
+    try:
+        found = socket.getaddrinfo(host or None, name[1], sock.family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return False
+    return any(known[4][0] == name[0] for known in found)
+
+
 def refuse_new_connections(listeners: Iterable[Listener]) -> None:
     """Let nobody into the queues any more, so that their end can be reached; inherited sockets are left alone.
 
@@ -184,6 +217,8 @@ def _bind(address: tuple[str, int] | str, settings: Settings) -> Listener:
     try:
         # A restart must not wait for the connections of its predecessor in TIME_WAIT.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(address)
         return _listening(sock, address, settings)
     except OSError:

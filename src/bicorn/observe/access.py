@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bicorn.observe.log import Logger, is_ours
+from bicorn.observe.log_file import LogFileHandler
 from bicorn.observe.settings import LogSettings
 
 
@@ -65,7 +66,7 @@ def _is_plain(logger: logging.Logger, fmt: str, output: str) -> bool:
         return False
     if output == "-":
         return type(handler) is logging.StreamHandler and handler.stream is sys.__stdout__
-    return type(handler) is logging.FileHandler
+    return type(handler) is LogFileHandler
 
 
 def _compiles(fmt: str) -> bool:

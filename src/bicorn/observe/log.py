@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Final, TextIO, cast
 from bicorn.errors import ConfigError
 from bicorn.observe.atoms import SafeAtoms, basic_auth_user, check_format, gather_atoms
 from bicorn.observe.capture import OutputCapture
+from bicorn.observe.log_file import LogFileHandler
 from bicorn.observe.logconfig import CONFIG_DEFAULTS, apply_logconfig
 from bicorn.observe.settings import LogSettings
 from bicorn.observe.syslog import (
@@ -137,7 +138,8 @@ class Logger:
             for handler in list(log.handlers):
                 if is_ours(handler) or handler in self._from_logconfig:
                     log.removeHandler(handler)
-                    handler.close()
+                    with contextlib.suppress(OSError):  # A full disk does not take the last lines.
+                        handler.close()
             log.propagate = False
         self._from_logconfig = []
 
@@ -304,7 +306,7 @@ def _make_handler(output: str, fmt: logging.Formatter, stream: TextIO, cfg: LogS
         handler = logging.StreamHandler(stream)
     else:
         try:
-            file_handler = logging.FileHandler(output)
+            file_handler = LogFileHandler(output)
         except OSError as error:
             raise ConfigError(
                 f"Cannot write to the log file {output!r}: {error.strerror}. Give errorlog or accesslog a file in a "
@@ -343,7 +345,8 @@ def _reopen(handler: logging.FileHandler) -> None:
     old = handler.stream
     if old is None:
         return  # Opened at its first record (delay), or closed; the next record opens it.
-    with contextlib.suppress(RuntimeError, ValueError):  # Interrupted inside a write: that write flushes by itself.
+    # Interrupted inside a write, that write flushes by itself; and rotation may be what a full disk needs.
+    with contextlib.suppress(RuntimeError, ValueError, OSError):
         old.flush()
     fresh = handler._open()
     try:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from bicorn.observe.log import Logger
 
 _STOP_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
+#: How long a worker with nothing to do waits at most before it shows that it is alive, in seconds.
+HEARTBEAT_S: Final = 1.0
 #: Where the arbiter stands in `pid` before the fork; Gunicorn's pre_fork hooks see the same.
 BOOTING_PID: Final = "[booting]"
 
@@ -151,6 +153,8 @@ class Worker:
         self.booted = True
         if not self.SAYS_READY:
             self._expect_ready()
+        # A request that is being served must not see its system calls interrupted; a boot that hangs has to.
+        signal.siginterrupt(signal.SIGTERM, False)
         self.run()
 
     def load_wsgi(self) -> None:
@@ -185,6 +189,11 @@ class Worker:
         return Reloader(
             self.cfg.reload_extra_files, self.cfg.reload_engine, on_change, lambda text: self.log.warning("%s", text)
         )
+
+    @property
+    def heartbeat_interval(self) -> float:
+        """How often run() has to notify(), in seconds: twice within `timeout`, and at least once a second."""
+        return min(HEARTBEAT_S, self.timeout or HEARTBEAT_S)
 
     # -- what the arbiter learns ---------------------------------------------------------------
 
@@ -245,8 +254,6 @@ class Worker:
         signal.signal(signal.SIGINT, self.handle_quit)
         signal.signal(signal.SIGWINCH, self.handle_winch)
         signal.signal(signal.SIGABRT, self.handle_abort)
-        # A request that is being served must not see its system calls interrupted.
-        signal.siginterrupt(signal.SIGTERM, False)
         signal.siginterrupt(signal.SIGUSR1, False)
         if self.PIPE:
             signal.set_wakeup_fd(self.PIPE[1], warn_on_full_buffer=False)
@@ -265,6 +272,10 @@ class Worker:
             # uvicorn's worker hands it here, and its loop never looks at `alive`: it would serve on until it is killed.
             self.handle_quit(sig, frame)
         self.alive = False
+        if not self.booted and not self._is_leaving:
+            # Nothing was accepted, and the application may be waiting for something that never comes.
+            self.begin_exit()
+            self._exit(0)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         """SIGINT, SIGQUIT: stop now."""

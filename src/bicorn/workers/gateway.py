@@ -44,13 +44,13 @@ class ErrorStream(io.TextIOBase):
         return len(text)
 
 
-def environ_template(cfg: Settings, listener: Listener, errors: ErrorStream) -> dict[str, Any]:
+def environ_template(cfg: Settings, listener: Listener, errors: ErrorStream, *, multithread: bool) -> dict[str, Any]:
     """The environ of a request that came in on `listener`, as far as it is known before the request (PEP 3333)."""
     host, port = server_name(listener)
     return {
         "wsgi.errors": errors,
         "wsgi.version": (1, 0),
-        "wsgi.multithread": False,
+        "wsgi.multithread": multithread,
         "wsgi.multiprocess": cfg.workers > 1,
         "wsgi.run_once": False,
         "wsgi.file_wrapper": FileWrapper,

@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 #: adds names of its own before the class is looked up: the one place here that may grow after import.
 ALIASES: Final[dict[str, str]] = {
     "sync": "bicorn.workers.sync.SyncWorker",
+    "gthread": "bicorn.workers.threads.ThreadWorker",
     "tornado": "bicorn.workers.tornado.TornadoWorker",
 }
 #: Gunicorn's dotted names of classes that stand elsewhere here. They work without the gunicorn namespace, too.
 MOVED: Final[Mapping[str, str]] = {
     "gunicorn.workers.sync.SyncWorker": "bicorn.workers.sync.SyncWorker",
+    "gunicorn.workers.gthread.ThreadWorker": "bicorn.workers.threads.ThreadWorker",
     "gunicorn.workers.gtornado.TornadoWorker": "bicorn.workers.tornado.TornadoWorker",
 }
 #: Names that Gunicorn has and this version has not: an alias or a dotted name, and what it asks for.
 ABSENT: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("gthread", "gunicorn.workers.gthread.ThreadWorker"), "the gthread worker class"),
     **dict.fromkeys(("gevent", "gunicorn.workers.ggevent.GeventWorker"), "the gevent worker class"),
     **dict.fromkeys(
         ("gevent_wsgi", "gevent_pywsgi", "gunicorn.workers.ggevent.GeventPyWSGIWorker"),
@@ -63,6 +64,8 @@ class WorkerClassNotFound(Exception):
 def load_worker_class(settings: Settings) -> type[Worker]:
     """Give the class that is named: a class, an alias, package.module.Class, module:Class, or egg:DISTRIBUTION#NAME."""
     named = settings.worker_class
+    if isinstance(named, str):
+        named = settings.worker_class_str  # More than one thread turns sync into gthread.
     try:
         found = find_worker_class(named) if isinstance(named, str) else named
         if not (isinstance(found, type) and issubclass(found, Worker)):

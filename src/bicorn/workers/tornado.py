@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Final
 
@@ -25,7 +25,6 @@ from bicorn.workers.base import Worker
 from bicorn.workers.gateway import ErrorStream
 from bicorn.workers.tornado_server import Observer, Server
 
-HEARTBEAT_S: Final = 1.0
 #: How often a draining worker looks again whether connections wait in the listen queue; Tornado accepts 128 each time.
 ACCEPT_ROUNDS_MAX: Final = 16
 #: Tornado wants a number; no body is longer (RFC 9110 leaves the length open, our own parser stops here as well).
@@ -60,7 +59,7 @@ class TornadoWorker(Worker):
         self._over = asyncio.Event()
         self.server = self._make_server()
         self.server.add_sockets([listener.sock for listener in self.sockets])
-        heartbeat = PeriodicCallback(self.notify, HEARTBEAT_S * 1000)
+        heartbeat = PeriodicCallback(self.notify, self.heartbeat_interval * 1000)
         heartbeat.start()
         loop.add_reader(self.PIPE[0], self._wake)
         if self.lifeline >= 0:
@@ -149,7 +148,7 @@ class Container(WSGIContainer):
     """Tornado's container, with an answer for an application that fails."""
 
     def __init__(self, app: Any, worker: TornadoWorker, executor: ThreadPoolExecutor | None) -> None:
-        super().__init__(app, executor)
+        super().__init__(_fitting(app), executor)
         self._worker = worker
         self._errors = ErrorStream(worker.cfg.errorlog)
 
@@ -169,6 +168,35 @@ class Container(WSGIContainer):
         environ["wsgi.errors"] = self._errors
         environ["wsgi.multiprocess"] = self._worker.cfg.workers > 1
         return environ
+
+
+def _fitting(app: Any) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
+    """The application, with answers as Tornado takes them: it refuses what other servers mend."""
+
+    def fitting(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        fields: list[tuple[str, str]] = []
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            fields[:] = [(name, value.strip(" \t")) for name, value in headers]  # Django begins cookies with a space.
+            return start_response(status, fields, exc_info)
+
+        body: Iterable[bytes] = app(environ, start)
+        return _without_body(body, fields) if environ["REQUEST_METHOD"] == "HEAD" else body
+
+    return fitting
+
+
+def _without_body(body: Iterable[bytes], fields: list[tuple[str, str]]) -> Iterable[bytes]:
+    """Give nothing in the body's place, and leave its length in the fields."""
+    try:
+        length = sum(map(len, body))
+    finally:
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+    if not any(name.lower() == "content-length" for name, _ in fields):
+        fields.append(("Content-Length", str(length)))
+    return []
 
 
 def _refuse(request: HTTPServerRequest) -> None:

@@ -34,6 +34,14 @@ def test_a_living_process_is_respected(tmp_path: Path) -> None:
         Pidfile(str(path)).create(os.getpid())
 
 
+def test_a_process_that_began_after_the_file_was_written_is_another_one(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    path.write_text(f"{os.getppid()}\n")
+    os.utime(path, (0, 0))  # Before the last boot.
+    Pidfile(str(path)).create(os.getpid())
+    assert path.read_text() == f"{os.getpid()}\n"
+
+
 def test_only_our_own_file_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     pidfile = Pidfile(str(path))

@@ -7,7 +7,7 @@ import pytest
 from bench import summary
 from bench.latencies import percentile
 from bench.machine import Machine
-from bench.results import Round, Run
+from bench.results import Distribution, Round, Run
 from bench.summary import Spread, Verdict
 from bench.works import BOUNDS, TARGETS
 
@@ -91,3 +91,10 @@ def test_what_must_always_hold_is_judged_by_its_worst_round() -> None:
 def test_a_percentile_is_a_latency_that_was_measured(percent: int, expected: int) -> None:
     assert percentile(range(1, 101), percent) == expected
     assert percentile([7], percent) == 7
+
+
+def test_shares_are_judged_on_both_sides() -> None:
+    run = run_of()
+    run.distributions.append(Distribution("bicorn", 4, 10_000, 16, [2900, 2700, 2500, 1900]))
+    run.distributions.append(Distribution("gunicorn-sync", 4, 10_000, 16, [9997, 1, 1, 1]))
+    assert [(one.limit, one.word) for one in summary.verdicts(run)] == [(1.20, "hit"), (0.80, "miss")]

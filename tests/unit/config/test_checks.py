@@ -17,12 +17,12 @@ Load = Callable[..., Settings]
 ASKING = {
     **dict.fromkeys(("keyfile", "certfile", "ca_certs", "ciphers", "control_socket", "root_path"), "'x'"),
     **dict.fromkeys(("dogstatsd_tags", "statsd_prefix", "ssl_version"), "'x'"),
-    **dict.fromkeys(("spew", "reuse_port", "do_handshake_on_connect", "enable_backlog_metric"), "True"),
+    **dict.fromkeys(("spew", "do_handshake_on_connect", "enable_backlog_metric"), "True"),
     **dict.fromkeys(("asgi_disconnect_grace_period", "websocket_max_message_size", "cert_reqs"), "1"),
     **dict.fromkeys(("http2_max_concurrent_streams", "http2_initial_window_size", "http2_max_header_list_size"), "1"),
     **dict.fromkeys(("dirty_workers", "dirty_timeout", "dirty_graceful_timeout"), "2"),
     **dict.fromkeys(("dirty_apps",), "['a=b']"),
-    **dict.fromkeys(("pre_exec", "on_dirty_starting", "dirty_worker_init"), "lambda server: None"),
+    **dict.fromkeys(("on_dirty_starting", "dirty_worker_init"), "lambda server: None"),
     **dict.fromkeys(("ssl_context", "dirty_post_fork", "dirty_worker_exit"), "lambda a, b: None"),
     "asgi_loop": "'uvloop'",
     "asgi_lifespan": "'off'",
@@ -69,11 +69,9 @@ def test_it_is_refused_wherever_it_comes_from(load: Load) -> None:
         load("run:app", "--proxy-protocol")
 
 
-def test_more_threads_than_one_ask_for_a_class_that_is_not_there(load: Load) -> None:
-    with pytest.raises(
-        ConfigError, match=r"threads = 4 \(--threads\) asks for the gthread worker class, which arrives"
-    ):
-        load("--threads", "4")
+def test_more_threads_than_one_ask_for_gthread(load: Load) -> None:
+    assert load("--threads", "4").worker_class_str == "gthread"
+    assert load("--threads", "4", "-k", "gevent").worker_class_str == "gevent"
 
 
 @pytest.mark.parametrize("name", ["sync", "gunicorn.workers.sync.SyncWorker", "bicorn.workers.sync.SyncWorker"])

@@ -81,7 +81,6 @@ def test_an_entry_point_is_found_by_its_distribution(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("gthread", "it asks for the gthread worker class, which arrives with a later version"),
         ("gunicorn.workers.ggevent.GeventWorker", "it asks for the gevent worker class"),
         ("gthreads", r"there is no such name; known are sync, .*package.module.Class\. Did you mean gthread\?"),
         ("gevnt", r"Did you mean gevent\?"),

@@ -86,7 +86,6 @@ class HookOptions(Options, section="Server Hooks"):
     pre_exec = Setting[Hook](
         default=_pre_exec,
         kind=hook("server"),
-        absent=Absent("replacing the running arbiter (SIGUSR2)"),
         doc="Called in the child that will become a new arbiter, before it runs the new program.",
     )
     pre_request = Setting[Hook](

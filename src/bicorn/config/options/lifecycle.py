@@ -80,3 +80,12 @@ class LifecycleOptions(Options, section="Life of Workers", ours=True):
         doc="The most that is added to max_worker_lifetime, at random for each worker, so that not all are due at "
         "once. Even then at most a quarter of them are replaced at a time.",
     )
+    upgrade_timeout = Setting(
+        default=60,
+        kind=SECONDS,
+        cli=("--upgrade-timeout",),
+        unit="seconds",
+        precedent="twice the default timeout: the time to start Python, and to boot all workers",
+        doc="How long the new arbiter of an automatic upgrade (bicornctl upgrade) may take until its workers are "
+        "ready; then it is told to stop, and the old one serves on.",
+    )

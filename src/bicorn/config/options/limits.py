@@ -90,6 +90,15 @@ class LimitOptions(Options, section="Limits", ours=True):
         precedent="nginx 60 between two writes",
         doc="How long a client may take nothing of its response before the connection is closed. 0 means for ever.",
     )
+    open_files = Setting(
+        default=65536,
+        kind=COUNT,
+        cli=("--open-files",),
+        unit="descriptors",
+        precedent="nginx worker_rlimit_nofile; shells and many containers start with 1024",
+        doc="The server raises its limit of open files to this, as far as the hard limit lets it (`ulimit -Hn`), and "
+        "says so in the log. A lower number than what is in force changes nothing, so 0 leaves the limit alone.",
+    )
     linger_timeout = Setting(
         default=2,
         kind=SECONDS,

@@ -48,8 +48,9 @@ class ProcessOptions(Options, section="Server Mechanics"):
         default=False,
         kind=FLAG,
         cli=("--reuse-port",),
-        absent=Absent("a listening socket for each worker"),
-        doc="Give each worker listening sockets of its own (SO_REUSEPORT).",
+        doc="Let other servers of the same user listen on the same addresses beside this one (SO_REUSEPORT). The "
+        "workers of one server share its sockets all the same, so that no connection waits in the queue of a "
+        "worker that died.",
     )
     chdir = Setting(
         compute_default=current_directory,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bicorn.app import application
 from bicorn.arbiter.daemon import daemonize
+from bicorn.arbiter.promotion import is_upgrade
 from bicorn.compat.gunicorn.arbiter import Arbiter
 from bicorn.compat.gunicorn.config import Config, get_default_config_file
 from bicorn.config import Settings, config_file, load_settings
@@ -145,7 +146,7 @@ class Application(BaseApplication):
             sys.stdout.write(f"{self.cfg}\n")
         if self.cfg.print_config or self.cfg.check_config:
             self._check()
-        if self.cfg.daemon:
+        if self.cfg.daemon and not is_upgrade(os.environ):
             daemonize(keep_redirected_streams=self.cfg.enable_stdio_inheritance)
         super().run()
 

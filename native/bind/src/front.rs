@@ -1,0 +1,68 @@
+//! What the loop knows of a WSGI worker: who may connect as whom, and how a refusal looks.
+//!
+//! Owns       the answers that no application gives.
+//! Never      calls the application; takes the interpreter lock only to write a log line.
+
+use std::sync::Arc;
+
+use bicorn_reactor::clock::HttpDate;
+use bicorn_reactor::scoreboard::Slot as Row;
+use bicorn_reactor::{Application, Incident, Outbox};
+use bicorn_wire::Refusal;
+use pyo3::prelude::*;
+use rustix::net::SocketAddrAny;
+
+use crate::chunk::Chunk;
+use crate::peer::Peer;
+use crate::wsgi::{Stream, Wsgi, push_error};
+
+/// The worker, as its loop sees it.
+pub struct Front {
+    wsgi: Arc<Wsgi>,
+    date: HttpDate,
+}
+
+impl Front {
+    /// The front of a worker.
+    pub fn new(wsgi: Arc<Wsgi>) -> Self {
+        Self { wsgi, date: HttpDate::default() }
+    }
+}
+
+impl Application for Front {
+    type Chunk = Chunk;
+    type Stream = Stream;
+    type Peer = Box<Peer>;
+
+    #[inline]
+    fn slot(&self) -> &Row {
+        self.wsgi.slot()
+    }
+
+    fn peer(&mut self, listener: usize, address: Option<SocketAddrAny>) -> Box<Peer> {
+        Box::new(Peer::new(listener, address, |address| self.wsgi.trusts(address)))
+    }
+
+    fn refuse(&mut self, refusal: &Refusal, peer: &mut Box<Peer>, outbox: &mut Outbox<Chunk>) {
+        push_error(outbox, refusal.status, self.wsgi.server(), self.date.now(), true);
+        Python::attach(|py| {
+            self.wsgi.report(
+                py,
+                "request_refused",
+                (peer.address_text(), refusal.status, refusal.to_string()),
+            );
+        });
+    }
+
+    fn incident(&mut self, incident: Incident) {
+        let (method, why) = match incident {
+            Incident::Accept(errno) => ("accept_failed", std::io::Error::from(errno)),
+            Incident::Spool(error) => ("spool_failed", error),
+        };
+        Python::attach(|py| self.wsgi.report(py, method, (why.to_string(),)));
+    }
+
+    fn recycle(&mut self) {
+        Python::attach(|py| self.wsgi.report(py, "recycle", ()));
+    }
+}

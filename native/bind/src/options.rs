@@ -1,0 +1,221 @@
+//! What Python tells a loop: settings, listeners, who answers.
+//!
+//! Owns       the conversion of settings into the values of reactor and wire, the same for every loop.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bicorn_reactor::{Core, Orders, Server, Sources, Spool, SpoolRules, Timeouts};
+use bicorn_wire::{Leniency, Limits, Rules};
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::access::AccessLog;
+use crate::environ::EnvironRules;
+use crate::exchange::WriteRules;
+use crate::front::Front;
+use crate::scoreboard::Slot;
+use crate::trust::Trust;
+use crate::wsgi::{Wsgi, WsgiSetup};
+
+/// Everything the loop is told, by the names of the settings; `workers/gateway.py` fills it in.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct Options {
+    limit_request_line: usize,
+    limit_request_fields: usize,
+    limit_request_field_size: usize,
+    limit_request_head: usize,
+    limit_request_body: u64,
+    limit_chunk_extension: usize,
+    limit_request_trailers: usize,
+    permit_obsolete_folding: bool,
+    strip_header_spaces: bool,
+    permit_unconventional_http_method: bool,
+    permit_unconventional_http_version: bool,
+    casefold_http_method: bool,
+    header_map: String,
+    forwarder_headers: Vec<String>,
+    forwarded_allow_ips: Vec<String>,
+    secure_scheme_headers: Vec<(String, String)>,
+    script_name: String,
+    header_timeout: f64,
+    body_timeout: f64,
+    write_timeout: f64,
+    keepalive: f64,
+    linger_timeout: f64,
+    drain_idle_timeout: f64,
+    body_buffer_size: usize,
+    body_buffer_total: usize,
+    spool_directory: PathBuf,
+    max_requests: u64,
+    sendfile: bool,
+    observed: bool,
+    server: String,
+    shared_listeners: bool,
+    connections_max: usize,
+}
+
+/// Seconds as milliseconds; 0 stands for "no timeout" where `unbounded` says so.
+fn milliseconds(seconds: f64, unbounded: bool) -> u64 {
+    if unbounded && seconds == 0.0 { u64::MAX } else { (seconds * 1_000.0) as u64 }
+}
+
+impl Options {
+    fn rules(&self) -> Rules {
+        Rules {
+            limits: Limits {
+                request_line_bytes: self.limit_request_line,
+                field_bytes: self.limit_request_field_size,
+                fields: self.limit_request_fields,
+                head_bytes: self.limit_request_head,
+                body_bytes: self.limit_request_body,
+                chunk_extension_bytes: self.limit_chunk_extension,
+                trailer_bytes: self.limit_request_trailers,
+                trailer_fields: self.limit_request_fields,
+            },
+            leniency: Leniency {
+                obsolete_folding: self.permit_obsolete_folding,
+                header_spaces: self.strip_header_spaces,
+                unconventional_method: self.permit_unconventional_http_method,
+                unconventional_version: self.permit_unconventional_http_version,
+                casefold_method: self.casefold_http_method,
+            },
+        }
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            header_ms: milliseconds(self.header_timeout, true),
+            body_ms: milliseconds(self.body_timeout, true),
+            write_ms: milliseconds(self.write_timeout, true),
+            keepalive_ms: milliseconds(self.keepalive, false),
+            linger_ms: milliseconds(self.linger_timeout, false),
+            drain_idle_ms: milliseconds(self.drain_idle_timeout, false),
+        }
+    }
+
+    fn spool(&self) -> Spool {
+        Spool::new(SpoolRules {
+            body_bytes: self.body_buffer_size,
+            total_bytes: self.body_buffer_total,
+            directory: self.spool_directory.clone(),
+        })
+    }
+
+    fn environ_rules(&self, py: Python<'_>, listeners: &[Listener]) -> PyResult<EnvironRules> {
+        let trust = Trust::new(
+            &self.forwarded_allow_ips,
+            self.secure_scheme_headers.clone(),
+            self.forwarder_headers.clone(),
+            &self.header_map,
+        )?;
+        Ok(EnvironRules {
+            templates: listeners.iter().map(|listener| listener.template.clone_ref(py)).collect(),
+            nameless: listeners.iter().map(|listener| listener.nameless).collect(),
+            trust: Arc::new(trust),
+            script_name: self.script_name.clone().into_bytes(),
+            casefold_method: self.casefold_http_method,
+        })
+    }
+}
+
+/// One listening socket.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct Listener {
+    /// Its descriptor; duplicated, so Python may close its own whenever it likes.
+    fd: i32,
+    /// The constant part of the environ of requests that come in there.
+    template: Py<PyDict>,
+    /// It has no name and port of its own: a unix socket.
+    nameless: bool,
+}
+
+/// A descriptor of our own for the same thing.
+pub fn duplicate(fd: i32) -> PyResult<OwnedFd> {
+    // SAFETY: the caller's descriptor, used only for this call.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    rustix::io::fcntl_dupfd_cloexec(borrowed, 0).map_err(|errno| {
+        PyOSError::new_err((errno.raw_os_error(), format!("descriptor {fd} cannot be used")))
+    })
+}
+
+/// What a loop serves, and what it listens to besides.
+pub struct Site {
+    /// The application.
+    pub app: Py<PyAny>,
+    /// The worker.
+    pub worker: Py<PyAny>,
+    /// Its row of the scoreboard.
+    pub slot: Slot,
+    /// Where connections come in.
+    pub listeners: Vec<Listener>,
+    /// The settings.
+    pub options: Options,
+    /// The native access log.
+    pub access: Option<Py<AccessLog>>,
+    /// Readable when a signal has arrived.
+    pub wake_fd: Option<i32>,
+    /// Hangs up when the arbiter is gone.
+    pub lifeline_fd: Option<i32>,
+}
+
+/// A loop that has not run yet, with what it runs.
+pub struct Parts {
+    /// The loop.
+    pub server: Server<Front>,
+    /// Who runs its jobs.
+    pub wsgi: Arc<Wsgi>,
+    /// What it is told.
+    pub orders: Arc<Orders>,
+}
+
+impl Site {
+    /// Makes the loop.
+    ///
+    /// # Errors
+    /// A setting or a descriptor that cannot be used.
+    pub fn build(self, py: Python<'_>) -> PyResult<Parts> {
+        let options = self.options;
+        let environ_rules = Arc::new(options.environ_rules(py, &self.listeners)?);
+        let (rules, timeouts, spool) = (options.rules(), options.timeouts(), options.spool());
+        let write_rules =
+            WriteRules { waiting_bytes: options.body_buffer_size as u64, patience_ms: timeouts.write_ms };
+        let unusable =
+            |what| move |errno: rustix::io::Errno| PyOSError::new_err((errno.raw_os_error(), what));
+        let orders = Arc::new(Orders::new().map_err(unusable("cannot make an event descriptor"))?);
+        let wsgi = Arc::new(Wsgi::new(
+            py,
+            WsgiSetup {
+                app: self.app,
+                worker: self.worker,
+                slot: self.slot,
+                environ_rules,
+                access: self.access,
+                observed: options.observed,
+                sendfile: options.sendfile,
+                server: options.server.into_bytes(),
+                write_rules,
+                orders: Arc::clone(&orders),
+            },
+        )?);
+        let core = Core::new(Front::new(Arc::clone(&wsgi)), rules, timeouts, spool, options.max_requests);
+        let sources = Sources {
+            listeners: self
+                .listeners
+                .iter()
+                .map(|listener| duplicate(listener.fd))
+                .collect::<PyResult<_>>()?,
+            wake: self.wake_fd.map(duplicate).transpose()?,
+            lifeline: self.lifeline_fd.map(duplicate).transpose()?,
+            orders: Arc::clone(&orders),
+            shared: options.shared_listeners,
+            connections_max: options.connections_max,
+        };
+        let server = Server::new(core, sources).map_err(unusable("cannot watch the listeners"))?;
+        Ok(Parts { server, wsgi, orders })
+    }
+}

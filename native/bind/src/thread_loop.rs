@@ -1,0 +1,260 @@
+//! The loop of the `gthread` worker: threads take turns at it, the main thread watches.
+//!
+//! Owns       what each thread is doing and since when; the 504 for a request that takes too long.
+//! Never      runs the application on the main thread, so signals and timeouts are never late.
+//! Invariant  a thread holds the interpreter lock only while it runs a job.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bicorn_reactor::clock::{HttpDate, monotonic_ns};
+use bicorn_reactor::timer::Token;
+use bicorn_reactor::{Crew, Gate, Job, Notice, Order, Orders, Outbox, Unattached, Watch};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::access::AccessLog;
+use crate::chunk::Chunk;
+use crate::front::Front;
+use crate::options::{Listener, Options, Parts, Site};
+use crate::scoreboard::Slot;
+use crate::sync_loop::Ended;
+use crate::wsgi::{Wsgi, push_error};
+
+/// How often the main thread looks at its threads, and shows that the worker lives.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What one thread is doing.
+#[derive(Default)]
+struct Post {
+    /// When the request entered that it runs; 0 while it runs none.
+    entered_ns: AtomicU64,
+    gate: Arc<Gate>,
+    doing: Mutex<Doing>,
+}
+
+#[derive(Default)]
+struct Doing {
+    token: Option<Token>,
+    socket: Option<Arc<OwnedFd>>,
+    request: Vec<u8>,
+    /// It is too late already, and that has been said.
+    late: bool,
+}
+
+impl Post {
+    fn doing(&self) -> MutexGuard<'_, Doing> {
+        self.doing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, job: &mut Job<Front>) {
+        let mut doing = self.doing();
+        self.gate.reset();
+        doing.token = Some(job.token);
+        doing.socket.clone_from(&job.socket);
+        doing.late = false;
+        doing.request.clear();
+        let request = &job.request;
+        doing.request.extend_from_slice(request.head.method.of(&request.bytes));
+        doing.request.push(b' ');
+        doing.request.extend_from_slice(request.head.target.of(&request.bytes));
+        job.gate = Some(Arc::clone(&self.gate));
+        self.entered_ns.store(monotonic_ns(), SeqCst);
+    }
+
+    fn end(&self, job: &mut Job<Front>) {
+        let mut doing = self.doing();
+        self.entered_ns.store(0, SeqCst);
+        doing.socket = None;
+        job.gate = None;
+    }
+}
+
+/// A request that takes too long.
+struct Late {
+    request: String,
+    age: Duration,
+    token: Option<Token>,
+    /// There if nothing has been sent yet.
+    socket: Option<Arc<OwnedFd>>,
+}
+
+/// The loop of one worker with threads.
+#[pyclass(frozen, module = "bicorn._core")]
+pub struct ThreadLoop {
+    crew: Crew<Front>,
+    wsgi: Arc<Wsgi>,
+    orders: Arc<Orders>,
+    posts: Vec<Post>,
+    /// How long a request may take; 0 for as long as it likes.
+    timeout: Duration,
+    /// Signal handlers may be due on the main thread.
+    signalled: AtomicBool,
+}
+
+#[pymethods]
+impl ThreadLoop {
+    #[new]
+    #[pyo3(signature = (app, worker, slot, listeners, options, threads, timeout, access=None, wake_fd=None, lifeline_fd=None))]
+    #[allow(clippy::too_many_arguments, reason = "the keyword arguments of a Python constructor")]
+    fn new(
+        py: Python<'_>,
+        app: Py<PyAny>,
+        worker: Py<PyAny>,
+        slot: PyRef<'_, Slot>,
+        listeners: Vec<Listener>,
+        options: Options,
+        threads: usize,
+        timeout: f64,
+        access: Option<Py<AccessLog>>,
+        wake_fd: Option<i32>,
+        lifeline_fd: Option<i32>,
+    ) -> PyResult<Self> {
+        if threads == 0 {
+            return Err(PyValueError::new_err("a loop needs one thread at least"));
+        }
+        let slot = slot.clone();
+        let site = Site { app, worker, slot, listeners, options, access, wake_fd, lifeline_fd };
+        let Parts { server, wsgi, orders } = site.build(py)?;
+        Ok(Self {
+            crew: Crew::new(server, Arc::clone(&orders), threads).map_err(Ended::from)?,
+            wsgi,
+            orders,
+            posts: (0..threads).map(|_| Post::default()).collect(),
+            timeout: Duration::from_secs_f64(timeout),
+            signalled: AtomicBool::new(false),
+        })
+    }
+
+    /// Serves in the calling thread, the one with this number, until the loop has ended.
+    fn work(&self, py: Python<'_>, thread: usize) -> PyResult<()> {
+        let post = self.posts.get(thread).ok_or_else(|| PyValueError::new_err("no such thread"))?;
+        let run = |job: &mut Job<Front>, _: &mut Unattached| {
+            post.begin(job);
+            Python::attach(|_| job.run(&*self.wsgi));
+            post.end(job);
+        };
+        let look = |notice| {
+            if notice == Notice::Signal {
+                self.signalled.store(true, SeqCst); // Their handlers run on the main thread only.
+                self.crew.wake_watch();
+            }
+            Ok::<(), Errno>(())
+        };
+        py.detach(|| self.crew.work(thread, &mut Unattached::default(), run, look)).map_err(Ended::from)?;
+        Ok(())
+    }
+
+    /// Watches in the main thread until the loop has ended; raises what ended it early.
+    fn watch(&self, py: Python<'_>) -> PyResult<()> {
+        let mut watch = Watch::new(&self.crew);
+        let mut looked_ns = 0;
+        while !self.crew.has_ended() {
+            py.detach(|| self.watch_until_due(&mut watch, &mut looked_ns)).map_err(Ended::from)?;
+            if let Err(error) = py.check_signals() {
+                *self.wsgi.fatal() = Some(error);
+                self.orders.give(Order::Stop);
+                break;
+            }
+            self.look_for_late_requests(py);
+        }
+        match self.wsgi.fatal().take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Accept nothing new, finish what is there, then end. Safe in a signal handler.
+    fn drain(&self) {
+        self.orders.give(Order::Drain);
+    }
+
+    /// Accept nothing more, not even what waits already: a successor will. Safe in a signal handler.
+    fn retire(&self) {
+        self.orders.give(Order::Retire);
+    }
+
+    /// End at once. Safe in a signal handler.
+    fn stop(&self) {
+        self.orders.give(Order::Stop);
+    }
+}
+
+impl ThreadLoop {
+    /// Returns when Python has something to do: a signal, a late request, the end.
+    fn watch_until_due(&self, watch: &mut Watch<'_, Front>, looked_ns: &mut u64) -> Result<(), Errno> {
+        loop {
+            let patience = watch.patience().map_or(LOOK, |patience| patience.min(LOOK));
+            let patience = Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) };
+            match poll(&mut [PollFd::new(watch.bell(), PollFlags::IN)], Some(&patience)) {
+                Ok(_) => {}
+                Err(Errno::INTR) => self.signalled.store(true, SeqCst),
+                Err(errno) => return Err(errno),
+            }
+            if watch.turn(&mut Unattached::default())? {
+                self.signalled.store(true, SeqCst);
+            }
+            let now_ns = monotonic_ns();
+            if now_ns.saturating_sub(*looked_ns) >= LOOK.as_nanos() as u64 {
+                *looked_ns = now_ns;
+                self.wsgi.slot().beat(now_ns);
+                if self.posts.iter().any(|post| self.is_late(post, now_ns) && !post.doing().late) {
+                    return Ok(());
+                }
+            }
+            if self.signalled.swap(false, SeqCst) || self.crew.has_ended() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_late(&self, post: &Post, now_ns: u64) -> bool {
+        let entered_ns = post.entered_ns.load(Relaxed);
+        let took = Duration::from_nanos(now_ns.saturating_sub(entered_ns));
+        entered_ns != 0 && !self.timeout.is_zero() && took > self.timeout
+    }
+
+    /// Answers for requests that take too long, and asks for a successor: a thread cannot be taken back.
+    fn look_for_late_requests(&self, py: Python<'_>) {
+        for (thread, post) in self.posts.iter().enumerate() {
+            let Some(late) = self.shut_out(post) else { continue };
+            let age_s = late.age.as_secs_f64();
+            self.wsgi.report(py, "request_late", (thread, late.request, age_s, late.socket.is_some()));
+            if let Some(socket) = late.socket {
+                self.answer_late(&socket);
+            }
+            if let Some(token) = late.token {
+                self.crew.write_off(token);
+            }
+            self.orders.give(Order::Retire);
+        }
+    }
+
+    /// Takes the right to answer from a request that takes too long; none where it does not.
+    fn shut_out(&self, post: &Post) -> Option<Late> {
+        let mut doing = post.doing(); // Its thread can begin or end nothing meanwhile.
+        let now_ns = monotonic_ns();
+        if !self.is_late(post, now_ns) || std::mem::replace(&mut doing.late, true) {
+            return None;
+        }
+        Some(Late {
+            request: String::from_utf8_lossy(&doing.request).into_owned(),
+            age: Duration::from_nanos(now_ns.saturating_sub(post.entered_ns.load(Relaxed))),
+            token: doing.token,
+            socket: doing.socket.clone().filter(|_| post.gate.shut()),
+        })
+    }
+
+    /// A 504 to a client whose application has not answered in time.
+    fn answer_late(&self, socket: &OwnedFd) {
+        let mut outbox = Outbox::<Chunk>::default();
+        push_error(&mut outbox, 504, self.wsgi.server(), HttpDate::default().now(), true);
+        // Nothing else is on its way: a socket that does not take so little is broken.
+        let _ = outbox.flush(socket.as_fd(), |_| {});
+        let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
+    }
+}

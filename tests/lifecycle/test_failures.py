@@ -1,0 +1,276 @@
+"""What the world does to a server: killed and stopped processes, full disks, exhausted limits, false clocks."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import email.utils
+import os
+import re
+import resource
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.gate import Gate
+from harness.load import load
+from harness.server import DEADLINE_S, Server, is_alive, wait_until
+
+Start = Callable[..., Server]
+REQUEST = b"GET / HTTP/1.1\r\nHost: test.example\r\n\r\n"
+
+
+# -- processes that are killed or stopped ----------------------------------------------------------
+
+
+def test_a_killed_worker_takes_only_its_own_request_with_it(lossless: Start, gate: Gate) -> None:
+    server = lossless("gated:app", "-w", "2", env=gate.env)
+    server.wait_for_ready(2)
+    with server.connection() as (sock, reader):
+        sock.sendall(REQUEST)
+        gate.wait_started()
+        # From here on, connections are accepted by the other worker.
+        with load(server, path="/free") as traffic:
+            victim = holder_of(server)
+            os.kill(victim, signal.SIGKILL)
+            with contextlib.suppress(ConnectionResetError):
+                assert reader.read_to_close() == b""
+            server.wait_for_workers(2, without=[victim])
+            traffic.wait_for(50)
+    assert (traffic.failures, traffic.retried) == ([], [])
+
+
+def holder_of(server: Server) -> int:
+    """The worker that waits in the gate: the one that reads a FIFO."""
+
+    def waiting() -> list[int]:
+        return [pid for pid in server.worker_pids() if any("release" in target for target in descriptors(pid))]
+
+    (holder,) = wait_until(waiting, "a worker in the gate")
+    return holder
+
+
+def descriptors(pid: int) -> list[str]:
+    """What the open descriptors of a process are."""
+    folder = f"/proc/{pid}/fd"
+    found = []
+    for name in os.listdir(folder):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"{folder}/{name}"))
+    return found
+
+
+def test_workers_of_a_killed_arbiter_finish_what_they_hold_and_go(lossless: Start, gate: Gate) -> None:
+    server = lossless("gated:app", "-w", "2", env=gate.env)
+    workers = server.wait_for_ready(2)
+    with server.connection() as (sock, reader):
+        sock.sendall(REQUEST)
+        gate.wait_started()
+        holder = holder_of(server)
+        (other,) = set(workers) - {holder}
+        server.signal(signal.SIGKILL)
+        wait_until(lambda: not is_alive(other), "the end of the idle worker", timeout=1)
+        assert is_alive(holder)
+        gate.release()
+        assert reader.read_answer().body == b"done"
+        answered = time.monotonic()
+        wait_until(lambda: not is_alive(holder), "the end of the worker that held a request", timeout=1)
+        assert time.monotonic() - answered < 1
+
+
+def test_a_killed_arbiter_loses_no_request_that_a_worker_had(lossless: Start) -> None:
+    server = lossless("journal:app", "-w", "2")
+    workers = server.wait_for_ready(2)
+    with load(server, keep_alive=8, fresh=8) as traffic:
+        traffic.wait_for(50)
+        server.signal(signal.SIGKILL)
+        wait_until(lambda: not any(is_alive(pid) for pid in workers), "the end of the workers", timeout=5)
+        wait_until(lambda: len(traffic.failures) > 5, "refusals")
+    began = journal(server, "began")
+    assert [loss for loss in traffic.failures if loss.request in began] == []
+    # Nobody is left who could close the listen queue to newcomers, so the last of them may be reset in it.
+    assert {loss.kind for loss in traffic.failures} <= {"refused", "reset"}
+
+
+def journal(server: Server, word: str) -> dict[str, int]:
+    """Which process began, or ended, each request."""
+    lines = [line.split() for line in (server.directory / "journal").read_text().splitlines()]
+    return {name: int(pid) for pid, verb, name in lines if verb == word}
+
+
+def test_a_stopped_worker_keeps_nobody_else_waiting(lossless: Start) -> None:
+    server = lossless("hello:app", "-w", "2", "-t", "2")
+    stuck, other = server.wait_for_ready(2)
+    os.kill(stuck, signal.SIGSTOP)
+    wait_until(lambda: state_of(stuck) == "T", "the stop")
+    for _ in range(6):
+        assert server.get("/", timeout=1).status == 200
+    server.wait_for_log(rf"WORKER TIMEOUT \(pid:{stuck}\)")
+    server.wait_for_log(rf"Worker \(pid:{stuck}\) was sent SIGKILL!")
+    assert other in server.wait_for_workers(2, without=[stuck])
+    assert server.get("/").status == 200
+
+
+def state_of(pid: int) -> str:
+    """What the kernel says a process does (proc(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+# -- disks that are full ---------------------------------------------------------------------------
+
+
+def test_logs_that_cannot_be_written_cost_no_request(lossless: Start) -> None:
+    logs = ("--access-logfile", "/dev/full", "--error-logfile", "/dev/full")
+    server = lossless("hello:app", "-w", "2", *logs, bind="unix:s.sock", wait=False)
+    path = server.directory / "s.sock"
+    wait_until(lambda: path.exists() and len(server.worker_pids()) == 2, "the socket and two workers")
+    with load(f"unix:{path}", keep_alive=8, fresh=4) as traffic:
+        traffic.wait_for(200)
+        old = server.worker_pids()
+        server.signal(signal.SIGHUP)
+        server.wait_for_workers(2, without=old)
+        server.signal(signal.SIGUSR1)
+        traffic.wait_for(200)
+    assert (traffic.failures, traffic.retried) == ([], [])
+    assert server.stop() == 0
+    lost = re.findall(r"Cannot write to the log file '/dev/full': No space left on device; lines lost: \d+", server.log)
+    assert 1 <= len(lost) <= 10, server.log  # One a process and log.
+    assert "Traceback" not in server.log
+
+
+# -- limits of the process -------------------------------------------------------------------------
+
+#: Runs the server with few descriptors: the standard ones, its own ten or so, and some for connections.
+FEW_DESCRIPTORS = (
+    "import os, resource, sys\n"
+    "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+    "os.execv(sys.executable, [sys.executable, '-m', 'bicorn', *sys.argv[1:]])\n"
+)
+
+
+def test_connections_beyond_the_descriptors_wait_and_are_served(lossless: Start) -> None:
+    server = lossless("hello:app", launcher=("few.py",), files={"few.py": FEW_DESCRIPTORS})
+    (worker,) = server.wait_for_ready(1)
+    with contextlib.ExitStack() as stack:
+        # These say nothing, so the server holds each until header_timeout.
+        silent = [stack.enter_context(server.connect()) for _ in range(60)]
+        server.wait_for_log(r"Cannot accept connections: .*see `ulimit -n`")
+        late, reader = stack.enter_context(server.connection())
+        late.sendall(REQUEST)
+        for sock in silent:
+            sock.close()
+        assert reader.read_answer().status == 200
+    with load(server) as traffic:
+        traffic.wait_for(100)
+    assert (traffic.failures, traffic.retried) == ([], [])
+    assert server.worker_pids() == [worker]
+    # A loop that tried again at once would have said so a thousand times.
+    assert server.log.count("Cannot accept connections") < 20
+
+
+NOBODY = 65534
+#: Gives up root once everything is imported, so that limits on processes hold, and goes where such a user may be.
+AS_NOBODY = (
+    "import os, sys\n"
+    "import bicorn.cli.main, bicorn.workers.sync, hello\n"
+    "os.chdir('/')\n"
+    f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+    "sys.exit(bicorn.cli.main.main())\n"
+)
+
+
+def test_a_fork_that_fails_is_tried_again(lossless: Start) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become a user that has no processes yet")
+    server = lossless("hello:app", "-w", "2", launcher=("nobody.py",), files={"nobody.py": AS_NOBODY})
+    victim, other = server.wait_for_ready(2)
+    # A limit below what there is: fork() fails with EAGAIN (RLIMIT_NPROC, setrlimit(2)).
+    limit_processes(server.pid, 1)
+    with load(server) as traffic:
+        traffic.wait_for(50)
+        # Quiet, so that it takes no request with it.
+        os.kill(victim, signal.SIGTERM)
+        server.wait_for_log(r"A worker could not be started: .*Resource temporarily unavailable", count=2)
+        assert server.worker_pids() == [other]
+        limit_processes(server.pid, resource.getrlimit(resource.RLIMIT_NPROC)[1])
+        server.wait_for_workers(2, without=[victim])
+        traffic.wait_for(50)
+    assert (traffic.failures, traffic.retried) == ([], [])
+
+
+def limit_processes(pid: int, most: int) -> None:
+    """Set the soft limit, as the process's own user: root may lack CAP_SYS_RESOURCE."""
+    soft = "unlimited" if most == resource.RLIM_INFINITY else str(most)
+    command = ["prlimit", "--pid", str(pid), f"--nproc={soft}:"]
+    subprocess.run(command, user=NOBODY, group=NOBODY, extra_groups=[], check=True, timeout=DEADLINE_S)
+
+
+# -- clocks ----------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_jumps_changes_the_date_and_nothing_else(lossless: Start) -> None:
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if library is None:
+        pytest.skip("libfaketime is not installed")
+    clock = Clock()
+    env = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock.file),
+        "FAKETIME_NO_CACHE": "1",
+        # The monotonic clock does not jump, in the kernel either.
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    with clock:
+        server = lossless("hello:app", "-w", "2", "-t", "2", "--access-logfile", "-", env=env)
+        workers = server.wait_for_ready(2)
+        with load(server) as traffic:
+            for days in (400, -400, 0):
+                clock.jump(days)
+                wait_until_it_is(today(days), server)
+                traffic.wait_for(300)  # A second: more than a beat of each worker.
+        assert (traffic.failures, traffic.retried) == ([], [])
+        assert traffic.slowest_s < 1
+        assert server.worker_pids() == workers
+        assert not re.search("TIMEOUT|ERROR|WARNING", server.log), server.log
+        assert server.stop() == 0
+
+
+class Clock:
+    """What libfaketime says the time is."""
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="bicorn-clock-")
+        self.file = Path(self._directory.name) / "clock"
+        self.jump(0)
+
+    def __enter__(self) -> None:
+        """Nothing to begin."""
+
+    def __exit__(self, *exc: object) -> None:
+        self._directory.cleanup()
+
+    def jump(self, days: int) -> None:
+        """Set the clock so many days off."""
+        beside = self.file.with_suffix(".new")
+        beside.write_text(f"{days:+d}d\n")
+        beside.rename(self.file)
+
+
+def wait_until_it_is(day: datetime.date, server: Server) -> None:
+    """Wait until answers have that date."""
+    wait_until(lambda: date_of(server) == day, f"{day} in the Date of an answer")
+
+
+def date_of(server: Server) -> datetime.date:
+    """The day that an answer says it is."""
+    return email.utils.parsedate_to_datetime(server.get("/").header("Date") or "").date()
+
+
+def today(days: int) -> datetime.date:
+    """The day so many days from now, as HTTP has it."""
+    return (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)).date()

@@ -1,0 +1,10 @@
+"""The worker classes that Bicorn has, for tests that hold them to the same."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Classes that serve WSGI applications from the native loop.
+NATIVE: Final = ("sync",)
+#: Every class that serves WSGI applications.
+ALL: Final = (*NATIVE, "tornado")
