@@ -8,6 +8,7 @@ from typing_extensions import Self
 
 __all__ = [
     "AccessLog",
+    "AsgiServer",
     "EmptyInput",
     "FileWrapper",
     "GreenJob",
@@ -42,6 +43,7 @@ class Slot:
 
     state: int
     pid: int
+    loop_lag_us: int
 
     @property
     def index(self) -> int: ...
@@ -68,6 +70,38 @@ class AccessLog:
     def flush(self) -> None: ...
     def close(self) -> None: ...
     def take_failure(self) -> str | None: ...
+
+@final
+class AsgiServer:
+    """The HTTP side of one `asgi` worker; what `worker` is told through, see bicorn.workers.asgi."""
+
+    def __new__(
+        cls,
+        app: Callable[..., Any],  # Any: what an ASGI application gives is awaited, not looked at.
+        worker: object,
+        event_loop: object,
+        slot: Slot | None,
+        template: Mapping[str, Any],  # Any: a scope.
+        state: Mapping[str, Any],  # Any: what the application's lifespan put there.
+        options: Mapping[str, Any],  # Any: values of settings.
+        access: AccessLog | None = None,
+    ) -> Self: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # Any: takes none; gives an asyncio.Protocol by its methods.
+        """Give the protocol of a new connection."""
+
+    def tick(self) -> None:
+        """Look at every connection's patience; to be called every now and then."""
+
+    def drain(self) -> None:
+        """End connections as they become idle; call worker.drained() when none and no application is left."""
+
+    def close(self) -> None:
+        """Let go of the loop: it is about to end."""
+
+    @property
+    def connections(self) -> int: ...
+    @property
+    def running(self) -> int: ...
 
 @final
 class EmptyInput:

@@ -9,7 +9,10 @@ import pytest
 from harness.server import Serve, Server
 
 #: Worker classes that the corpus is replayed through.
-WORKER_CLASSES = ("sync", "gthread")
+WORKER_CLASSES = ("sync", "gthread", "asgi")
+
+#: What answers with what it saw of a request, by worker class where it is not the WSGI application.
+SEEN = {"asgi": "seen_asgi:app"}
 
 #: Replays talk to the server as a client that is nobody's proxy.
 NOBODY_IS_TRUSTED = ("--forwarded-allow-ips", "192.0.2.1")
@@ -25,7 +28,9 @@ def server_for(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
     def server_with(config: str) -> Server:
         if config not in servers:
-            servers[config] = serve("seen:app", "-k", request.param, *NOBODY_IS_TRUSTED, config=config)
+            servers[config] = serve(
+                SEEN.get(request.param, "seen:app"), "-k", request.param, *NOBODY_IS_TRUSTED, config=config
+            )
         return servers[config]
 
     yield server_with

@@ -346,12 +346,36 @@ impl Drop for AccessLog {
     }
 }
 
+/// A response, as the log sees it.
+pub trait Answer {
+    /// The status code.
+    fn status(&self) -> u16;
+    /// Bytes of the body, without framing.
+    fn body_bytes(&self) -> u64;
+    /// The application's fields.
+    fn fields(&self) -> Vec<(Vec<u8>, Vec<u8>)>;
+}
+
+impl Answer for Response {
+    fn status(&self) -> u16 {
+        self.status
+    }
+
+    fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    fn fields(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.head.fields()
+    }
+}
+
 /// One finished exchange, as the log sees it.
 pub struct Finished<'a, 'py> {
     /// The request.
     pub environ: &'a Bound<'py, PyDict>,
     /// The response.
-    pub response: &'a Response,
+    pub response: &'a dyn Answer,
     /// How long it took, in nanoseconds.
     pub elapsed_ns: u64,
     /// When it ended, on the loop's clock.
@@ -401,8 +425,8 @@ impl AccessLog {
                     line.push(b' ');
                     push_environ(py, line, finished.environ, "SERVER_PROTOCOL")?;
                 }
-                Piece::Status => push_number(line, u64::from(finished.response.status)),
-                Piece::SentText | Piece::SentNumber => push_number(line, finished.response.body_bytes),
+                Piece::Status => push_number(line, u64::from(finished.response.status())),
+                Piece::SentText | Piece::SentNumber => push_number(line, finished.response.body_bytes()),
                 Piece::Seconds => push_number(line, micros / 1_000_000),
                 Piece::Milliseconds => push_number(line, micros / 1_000),
                 Piece::Microseconds => push_number(line, micros),
@@ -487,13 +511,9 @@ fn push_any_environ(line: &mut Vec<u8>, environ: &Bound<'_, PyDict>, name: &str)
     }
 }
 
-fn push_response_field(line: &mut Vec<u8>, response: &Response, name: &str) {
-    let value = response
-        .head
-        .fields()
-        .into_iter()
-        .rev()
-        .find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes()));
+fn push_response_field(line: &mut Vec<u8>, response: &dyn Answer, name: &str) {
+    let value =
+        response.fields().into_iter().rev().find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes()));
     match value {
         Some((_, value)) => value.iter().for_each(|&byte| push_point(line, u32::from(byte))),
         None => line.push(b'-'),

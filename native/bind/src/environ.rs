@@ -237,7 +237,8 @@ impl Environs {
         for field in &head.fields {
             let name = self.names.get(py, field.name.of(bytes));
             if trusted {
-                note_scheme(&self.rules.trust, name, field, bytes, &mut seen)?;
+                note_scheme(&self.rules.trust, name, field, bytes, &mut seen.scheme_https)
+                    .map_err(EnvironError::Refused)?;
             }
             if name.ambiguous {
                 match vouched(&self.rules.trust, name, trusted) {
@@ -299,25 +300,25 @@ pub fn protocol<'py>(py: Python<'py>, head: &Head) -> Bound<'py, PyString> {
 }
 
 /// What is to happen to a name with an underscore.
-fn vouched(trust: &Trust, name: &Name, trusted: bool) -> HeaderMap {
+pub fn vouched(trust: &Trust, name: &Name, trusted: bool) -> HeaderMap {
     if trusted && trust.may_forward(&name.upper) { HeaderMap::Dangerous } else { trust.header_map }
 }
 
 /// Takes the scheme from a trusted proxy; two that disagree are refused, because one of them lies.
-fn note_scheme(
+pub fn note_scheme(
     trust: &Trust,
     name: &Name,
     field: &Field,
     bytes: &[u8],
-    seen: &mut Seen<'_>,
-) -> Result<(), EnvironError> {
+    scheme_https: &mut Option<bool>,
+) -> Result<(), Refusal> {
     for (scheme_name, secure_value) in &trust.secure_scheme_headers {
         if *scheme_name == name.upper {
             let https = *secure_value == *field.text(bytes);
-            if seen.scheme_https.is_some_and(|before| before != https) {
-                return Err(EnvironError::Refused(RefusalKind::ContradictoryScheme.into()));
+            if scheme_https.is_some_and(|before| before != https) {
+                return Err(RefusalKind::ContradictoryScheme.into());
             }
-            seen.scheme_https = Some(https);
+            *scheme_https = Some(https);
         }
     }
     Ok(())
@@ -386,7 +387,7 @@ fn name_by_host(
 }
 
 /// The path with its escapes resolved; what is no escape stays as it is.
-fn percent_decoded(path: &[u8]) -> Vec<u8> {
+pub fn percent_decoded(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&byte, tail)) = rest.split_first() {

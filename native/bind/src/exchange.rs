@@ -6,7 +6,6 @@
 //!            only time at which the outbox it points to cannot move or be used by anybody else.
 
 use std::os::fd::{BorrowedFd, RawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use pyo3::types::{PyBytes, PyDict};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::callable::{Definition, answer, bound};
 use crate::chunk::Chunk;
 use crate::response::Response;
 use crate::response_head::early_hint;
@@ -260,12 +260,6 @@ impl Handles {
     }
 }
 
-/// A method definition; Python keeps a pointer to it, so it lives for ever.
-struct Definition(PyMethodDef);
-
-// SAFETY: never written after its creation.
-unsafe impl Sync for Definition {}
-
 // PyO3's own methods of a class go through a tuple for each call; a builtin function with the fast
 // calling convention is what an application's call of `start_response(status, headers)` costs least on.
 static START_RESPONSE: Definition = Definition(PyMethodDef {
@@ -281,30 +275,6 @@ static EARLY_HINTS: Definition = Definition(PyMethodDef {
     ml_flags: ffi::METH_O,
     ml_doc: c"early_hints(headers): send a 103 with these fields before the response (RFC 8297)".as_ptr(),
 });
-
-fn bound(py: Python<'_>, definition: &'static Definition, exchange: &Py<Exchange>) -> PyResult<Py<PyAny>> {
-    // SAFETY: the definition lives for ever and is not written through this pointer; the function
-    // takes its own reference to the exchange.
-    unsafe {
-        let function = ffi::PyCFunction_NewEx(
-            (&raw const definition.0).cast_mut(),
-            exchange.as_ptr(),
-            std::ptr::null_mut(),
-        );
-        Bound::from_owned_ptr_or_err(py, function).map(Bound::unbind)
-    }
-}
-
-/// Runs a callable's body; an error or a panic becomes the exception that Python sees.
-fn answer(py: Python<'_>, body: impl FnOnce() -> PyResult<*mut ffi::PyObject>) -> *mut ffi::PyObject {
-    let error = match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(result)) => return result,
-        Ok(Err(error)) => error,
-        Err(_) => PyRuntimeError::new_err("a bug in Bicorn: a panic inside a WSGI callable"),
-    };
-    error.restore(py);
-    std::ptr::null_mut()
-}
 
 unsafe extern "C" fn start_response(
     slf: *mut ffi::PyObject,

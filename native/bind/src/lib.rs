@@ -7,8 +7,10 @@
 use pyo3::prelude::*;
 
 mod access;
+mod asgi;
 mod attached;
 mod body;
+mod callable;
 mod chunk;
 mod context;
 mod environ;
@@ -28,12 +30,14 @@ mod sync_loop;
 mod text;
 mod thread_loop;
 mod trust;
+mod wire_options;
 mod wsgi;
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<access::AccessLog>()?;
+    module.add_class::<asgi::server::AsgiServer>()?;
     module.add_class::<file_wrapper::FileWrapper>()?;
     module.add_class::<green_loop::GreenLoop>()?;
     module.add_class::<green_loop::GreenJob>()?;

@@ -6,7 +6,7 @@
 //! Invariant  a full cache is emptied: made-up names can push known ones out for a moment, not for good.
 
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::text::Memo;
 
@@ -45,7 +45,14 @@ pub struct Name {
     pub ambiguous: bool,
     /// The last value that came with it.
     pub value: Memo,
+    /// The name in lower case, as ASGI has it.
+    lower: Py<PyBytes>,
+    /// The last value that came with it, in its pair.
+    pair: Option<(Vec<u8>, Py<PyTuple>)>,
 }
+
+/// Pairs with longer values are made each time: they rarely come twice.
+const PAIR_BYTES_MAX: usize = 256;
 
 impl Name {
     fn new(py: Python<'_>, raw: &[u8], interned: bool) -> Self {
@@ -70,7 +77,24 @@ impl Name {
             upper,
             role,
             value: Memo::default(),
+            lower: PyBytes::new(py, &raw.to_ascii_lowercase()).unbind(),
+            pair: None,
         }
+    }
+
+    /// The pair of bytes that ASGI has for a field: one object as long as the same value comes again.
+    #[inline]
+    pub fn pair<'py>(&mut self, py: Python<'py>, value: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
+        if let Some((bytes, pair)) = &self.pair
+            && bytes == value
+        {
+            return Ok(pair.bind(py).clone());
+        }
+        let pair = PyTuple::new(py, [self.lower.bind(py).clone(), PyBytes::new(py, value)])?;
+        if value.len() <= PAIR_BYTES_MAX {
+            self.pair = Some((value.to_vec(), pair.clone().unbind()));
+        }
+        Ok(pair)
     }
 }
 

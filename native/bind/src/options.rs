@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bicorn_reactor::{Core, Orders, Server, Sources, Spool, SpoolRules, Timeouts};
-use bicorn_wire::{Leniency, Limits, Rules};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -17,29 +16,27 @@ use crate::environ::EnvironRules;
 use crate::exchange::WriteRules;
 use crate::front::Front;
 use crate::scoreboard::Slot;
-use crate::trust::Trust;
+use crate::wire_options::{WireOptions, milliseconds};
 use crate::wsgi::{Wsgi, WsgiSetup};
 
-/// Everything the loop is told, by the names of the settings; `workers/gateway.py` fills it in.
+/// Everything the loop is told, by the names of the settings; `workers/native.py` fills it in.
+pub struct Options {
+    wire: WireOptions,
+    driver: DriverOptions,
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Options {
+    type Error = PyErr;
+
+    fn extract(settings: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self { wire: settings.extract()?, driver: settings.extract()? })
+    }
+}
+
+/// What is not about reading requests.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
-pub struct Options {
-    limit_request_line: usize,
-    limit_request_fields: usize,
-    limit_request_field_size: usize,
-    limit_request_head: usize,
-    limit_request_body: u64,
-    limit_chunk_extension: usize,
-    limit_request_trailers: usize,
-    permit_obsolete_folding: bool,
-    strip_header_spaces: bool,
-    permit_unconventional_http_method: bool,
-    permit_unconventional_http_version: bool,
-    casefold_http_method: bool,
-    header_map: String,
-    forwarder_headers: Vec<String>,
-    forwarded_allow_ips: Vec<String>,
-    secure_scheme_headers: Vec<(String, String)>,
+struct DriverOptions {
     script_name: String,
     header_timeout: f64,
     body_timeout: f64,
@@ -58,34 +55,7 @@ pub struct Options {
     connections_max: usize,
 }
 
-/// Seconds as milliseconds; 0 stands for "no timeout" where `unbounded` says so.
-fn milliseconds(seconds: f64, unbounded: bool) -> u64 {
-    if unbounded && seconds == 0.0 { u64::MAX } else { (seconds * 1_000.0) as u64 }
-}
-
-impl Options {
-    fn rules(&self) -> Rules {
-        Rules {
-            limits: Limits {
-                request_line_bytes: self.limit_request_line,
-                field_bytes: self.limit_request_field_size,
-                fields: self.limit_request_fields,
-                head_bytes: self.limit_request_head,
-                body_bytes: self.limit_request_body,
-                chunk_extension_bytes: self.limit_chunk_extension,
-                trailer_bytes: self.limit_request_trailers,
-                trailer_fields: self.limit_request_fields,
-            },
-            leniency: Leniency {
-                obsolete_folding: self.permit_obsolete_folding,
-                header_spaces: self.strip_header_spaces,
-                unconventional_method: self.permit_unconventional_http_method,
-                unconventional_version: self.permit_unconventional_http_version,
-                casefold_method: self.casefold_http_method,
-            },
-        }
-    }
-
+impl DriverOptions {
     fn timeouts(&self) -> Timeouts {
         Timeouts {
             header_ms: milliseconds(self.header_timeout, true),
@@ -105,19 +75,18 @@ impl Options {
         })
     }
 
-    fn environ_rules(&self, py: Python<'_>, listeners: &[Listener]) -> PyResult<EnvironRules> {
-        let trust = Trust::new(
-            &self.forwarded_allow_ips,
-            self.secure_scheme_headers.clone(),
-            self.forwarder_headers.clone(),
-            &self.header_map,
-        )?;
+    fn environ_rules(
+        &self,
+        py: Python<'_>,
+        listeners: &[Listener],
+        wire: &WireOptions,
+    ) -> PyResult<EnvironRules> {
         Ok(EnvironRules {
             templates: listeners.iter().map(|listener| listener.template.clone_ref(py)).collect(),
             nameless: listeners.iter().map(|listener| listener.nameless).collect(),
-            trust: Arc::new(trust),
+            trust: Arc::new(wire.trust()?),
             script_name: self.script_name.clone().into_bytes(),
-            casefold_method: self.casefold_http_method,
+            casefold_method: wire.casefold_http_method,
         })
     }
 }
@@ -179,9 +148,9 @@ impl Site {
     /// # Errors
     /// A setting or a descriptor that cannot be used.
     pub fn build(self, py: Python<'_>) -> PyResult<Parts> {
-        let options = self.options;
-        let environ_rules = Arc::new(options.environ_rules(py, &self.listeners)?);
-        let (rules, timeouts, spool) = (options.rules(), options.timeouts(), options.spool());
+        let Options { wire, driver: options } = self.options;
+        let environ_rules = Arc::new(options.environ_rules(py, &self.listeners, &wire)?);
+        let (rules, timeouts, spool) = (wire.rules(), options.timeouts(), options.spool());
         let write_rules =
             WriteRules { waiting_bytes: options.body_buffer_size as u64, patience_ms: timeouts.write_ms };
         let unusable =

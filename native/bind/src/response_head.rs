@@ -125,6 +125,41 @@ impl ResponseHead {
             Some(list) => list.iter().try_for_each(|pair| self.field(&pair)),
             None => headers.try_iter().and_then(|mut pairs| pairs.try_for_each(|pair| self.field(&pair?))),
         });
+        self.note_or_forget(status, list, result)
+    }
+
+    /// Takes in the status and the fields of an ASGI response: a number, and pairs of byte strings.
+    ///
+    /// # Errors
+    /// A wrong type, or bytes that no status line or field may hold.
+    #[inline]
+    pub fn say_in_bytes(
+        &mut self,
+        status: &Bound<'_, PyAny>,
+        headers: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let list = headers.and_then(|headers| headers.cast_exact::<PyList>().ok());
+        if list.is_some_and(|list| self.said.is_again(status, list, self.date.now())) {
+            return Ok(());
+        }
+        self.forget();
+        let result = self.status_number(status).and_then(|()| match (list, headers) {
+            (Some(list), _) => list.iter().try_for_each(|pair| self.field_in_bytes(&pair)),
+            (None, Some(headers)) => headers
+                .try_iter()
+                .and_then(|mut pairs| pairs.try_for_each(|pair| self.field_in_bytes(&pair?))),
+            (None, None) => Ok(()),
+        });
+        self.note_or_forget(status, list, result)
+    }
+
+    #[inline]
+    fn note_or_forget(
+        &mut self,
+        status: &Bound<'_, PyAny>,
+        list: Option<&Bound<'_, PyList>>,
+        result: PyResult<()>,
+    ) -> PyResult<()> {
         match (&result, list) {
             (Ok(()), Some(list)) => self.said.note(status, list, self.date.last()),
             (Ok(()), None) => {}
@@ -141,16 +176,7 @@ impl ResponseHead {
 
     /// The application's fields as they were sent, Content-Length included.
     pub fn fields(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut fields: Vec<_> = self
-            .bytes
-            .split(|&byte| byte == b'\n')
-            .skip(1)
-            .filter_map(|line| {
-                let (name, value) = line.split_at(memchr::memchr(b':', line)?);
-                Some((name.to_vec(), value[1..].trim_ascii().to_vec()))
-            })
-            .filter(|(name, _)| !is(name, b"server") && !is(name, b"date"))
-            .collect();
+        let mut fields = fields_of(&self.bytes);
         if let Some(length) = self.content_length {
             fields.push((b"Content-Length".to_vec(), length.to_string().into_bytes()));
         }
@@ -169,6 +195,25 @@ impl ResponseHead {
         if !bicorn_wire::is_reason(&text[3..]) {
             return Err(invalid_status(status));
         }
+        self.begin(code, text);
+        Ok(())
+    }
+
+    fn status_number(&mut self, status: &Bound<'_, PyAny>) -> PyResult<()> {
+        let code =
+            status.extract::<u16>().ok().filter(|code| (200..1000).contains(code)).ok_or_else(|| {
+                let shown = status.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
+                PyValueError::new_err(format!("invalid status {shown}: it must be a number from 200 to 999"))
+            })?;
+        let mut digits = itoa::Buffer::new();
+        let text =
+            [digits.format(code).as_bytes(), b" ", bicorn_wire::reason_phrase(code).as_bytes()].concat();
+        self.begin(code, &text);
+        Ok(())
+    }
+
+    /// The status line and the fields that are always there.
+    fn begin(&mut self, code: u16, text: &[u8]) {
         self.status = code;
         self.bytes.extend_from_slice(b"HTTP/1.1 ");
         self.bytes.extend_from_slice(text);
@@ -180,7 +225,6 @@ impl ResponseHead {
         self.bytes.extend_from_slice(b"Date: ");
         self.bytes.extend_from_slice(self.date.now());
         self.bytes.extend_from_slice(b"\r\n");
-        Ok(())
     }
 
     #[inline]
@@ -188,6 +232,26 @@ impl ResponseHead {
         let (name, value) = pair_of(pair)?;
         let name_bytes = latin1_bytes(name.as_borrowed(), "a header name")?;
         let value_bytes = latin1_bytes(value.as_borrowed(), "a header value")?;
+        self.put(&name, name_bytes, value_bytes)
+    }
+
+    #[inline]
+    fn field_in_bytes(&mut self, pair: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (name, value) = pair_of(pair)?;
+        let (Ok(name_bytes), Ok(value_bytes)) = (name.cast::<PyBytes>(), value.cast::<PyBytes>()) else {
+            // The types only, as with values: what they hold may be a secret.
+            return Err(PyTypeError::new_err(format!(
+                "a header must be a pair of byte strings, not of {} and {}",
+                name.get_type().name()?,
+                value.get_type().name()?
+            )));
+        };
+        self.put(&name, name_bytes.as_bytes(), value_bytes.as_bytes())
+    }
+
+    /// Checks one field and takes it in, unless it is the server's to send.
+    #[inline]
+    fn put(&mut self, name: &Bound<'_, PyAny>, name_bytes: &[u8], value_bytes: &[u8]) -> PyResult<()> {
         if !bicorn_wire::is_token(name_bytes) {
             return Err(PyValueError::new_err(format!("invalid header name {}", name.repr()?)));
         }
@@ -233,6 +297,28 @@ impl ResponseHead {
             _ => Ok(bicorn_wire::is_hop_by_hop(name)),
         }
     }
+}
+
+/// The fields of an encoded head, but for those that every answer has from the server.
+pub fn fields_of(head: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    head.split(|&byte| byte == b'\n')
+        .skip(1)
+        .filter_map(|line| {
+            let (name, value) = line.split_at(memchr::memchr(b':', line)?);
+            Some((name.to_vec(), value[1..].trim_ascii().to_vec()))
+        })
+        .filter(|(name, _)| !is(name, b"server") && !is(name, b"date") && !is(name, b"connection"))
+        .collect()
+}
+
+/// Trailer fields, encoded. What speaks about the connection has no place among them (RFC 9110, 6.5.1).
+///
+/// # Errors
+/// As for `ResponseHead::say_in_bytes`.
+pub fn trailers(headers: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    let mut fields = ResponseHead::new(b"");
+    headers.try_iter()?.try_for_each(|pair| fields.field_in_bytes(&pair?))?;
+    Ok(fields.bytes)
 }
 
 /// A 103 with these fields (RFC 8297).

@@ -131,6 +131,16 @@ impl Slot {
         self.row().pid.store(pid, Relaxed);
     }
 
+    #[getter]
+    fn loop_lag_us(&self) -> u64 {
+        self.row().loop_lag_us.load(Relaxed)
+    }
+
+    #[setter]
+    fn set_loop_lag_us(&self, lag_us: u64) {
+        self.row().loop_lag_us.store(lag_us, Relaxed);
+    }
+
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let row = self.row();
         let counters = PyDict::new(py);
@@ -148,6 +158,7 @@ impl Slot {
             ("latency_sum_us", &row.latency_sum_us),
             ("waited_sum_us", &row.waited_sum_us),
             ("request_started_ns", &row.request_started_ns),
+            ("loop_lag_us", &row.loop_lag_us),
         ] {
             counters.set_item(name, counter.load(Relaxed))?;
         }

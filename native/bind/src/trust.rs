@@ -103,6 +103,17 @@ impl Trust {
             || address.is_none_or(|address| self.networks.iter().any(|network| network.contains(address)))
     }
 
+    /// The client that trusted proxies speak for, from one `X-Forwarded-For`: of the list that grew from left to
+    /// right, the last entry that is no trusted proxy itself, or the first of all when every one is.
+    pub fn client<'a>(&self, forwarded_for: &'a [u8]) -> Option<&'a str> {
+        let mut hops = std::str::from_utf8(forwarded_for).ok()?.split(',').map(str::trim);
+        if self.everybody {
+            return hops.next().filter(|hop| !hop.is_empty());
+        }
+        let stranger = |hop: &&str| hop.parse().map_or(true, |address| !self.trusts(Some(address)));
+        hops.clone().rev().find(stranger).or_else(|| hops.next()).filter(|hop| !hop.is_empty())
+    }
+
     /// Whether a trusted peer may send this name although it has an underscore.
     pub fn may_forward(&self, upper: &[u8]) -> bool {
         self.forwarder_headers.iter().any(|name| name == upper || name == b"*")

@@ -50,6 +50,8 @@ pub struct Slot {
     pub waited_sum_us: AtomicU64,
     /// When the current request entered the application, 0 when there is none.
     pub request_started_ns: AtomicU64,
+    /// How late an event loop of Python's was with its last tick, in microseconds; 0 elsewhere.
+    pub loop_lag_us: AtomicU64,
     request_text_len: AtomicU64,
     request_text: [AtomicU64; REQUEST_TEXT_BYTES / 8],
 }
@@ -74,6 +76,7 @@ impl Default for Slot {
             waited: std::array::from_fn(|_| zero()),
             waited_sum_us: zero(),
             request_started_ns: zero(),
+            loop_lag_us: zero(),
             request_text_len: zero(),
             request_text: std::array::from_fn(|_| zero()),
         }
@@ -106,6 +109,7 @@ impl Slot {
             &self.latency_sum_us,
             &self.waited_sum_us,
             &self.request_started_ns,
+            &self.loop_lag_us,
             &self.request_text_len,
         ]
         .into_iter()

@@ -31,13 +31,17 @@ def interface_of(app: object) -> Interface:
     return Interface.WSGI
 
 
+def is_called_twice(app: object) -> bool:
+    """Whether an ASGI application is of ASGI 2: called with the scope, and what that gives with receive and send."""
+    return inspect.isclass(app) or (interface_of(app) is Interface.ASGI and _positional_needed(app) == 1)
+
+
 def require_wsgi(app: Callable[..., object], uri: str, worker_class: str) -> None:
     """Refuse an ASGI application for a worker that speaks WSGI, before it fails at every request."""
     if interface_of(app) is Interface.ASGI:
         raise AppImportError(
-            f"{uri!r} is an ASGI application and the {worker_class} worker serves WSGI. The asgi worker is not in this "
-            "version; until it is, use -k uvicorn_worker.UvicornWorker (pip install uvicorn-worker), or name the WSGI "
-            "entry point (Django: project.wsgi)."
+            f"{uri!r} is an ASGI application and the {worker_class} worker serves WSGI. Start with -k asgi or without "
+            "a worker class, or name the WSGI entry point (Django: project.wsgi)."
         )
 
 

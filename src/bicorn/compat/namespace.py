@@ -31,7 +31,6 @@ LATER: Final = "arrives with a later version of Bicorn"
 ABSENT: Final[Mapping[str, str]] = {
     "gunicorn.workers.ggevent": f"the gevent worker class {LATER} (gevent-websocket's worker needs it)",
     "gunicorn.workers.geventlet": f"the eventlet worker class {LATER}",
-    "gunicorn.workers.gasgi": f"the asgi worker class {LATER}",
     "gunicorn.workers.base_async": f"the gevent worker class {LATER}",
     "gunicorn.instrument": f"statsd {LATER}",
     "gunicorn.dirty": f"the pool of task processes {LATER}",
@@ -40,7 +39,7 @@ ABSENT: Final[Mapping[str, str]] = {
     "wants Gunicorn's own parser has to bring one",
     "gunicorn.http2": f"HTTP/2 {LATER}",
     "gunicorn.uwsgi": f"the uwsgi protocol {LATER}",
-    "gunicorn.asgi": f"the asgi worker class {LATER}",
+    "gunicorn.asgi": "connections are handled by native code; see bicorn.workers.asgi for the worker",
     "gunicorn.ctl": f"the control interface {LATER}",
 }
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from bicorn.app.failed import failed_app
 from bicorn.app.importer import AppModuleError
-from bicorn.app.interface import Interface, require_wsgi
+from bicorn.app.interface import Interface, interface_of, require_wsgi
 from bicorn.app.reloader import Reloader
 from bicorn.ipc.messages import Kind, Message, send
 from bicorn.ipc.scoreboard import SlotState
@@ -170,7 +170,21 @@ class Worker:
                 self.reloader.add_extra_file(file)
             self.wsgi = failed_app(str(error))
         if self.INTERFACE is Interface.WSGI:
-            require_wsgi(self.wsgi, self.cfg.app_uri or "", self.cfg.worker_class_str)
+            if self.cfg.is_default("worker_class") and interface_of(self.wsgi) is Interface.ASGI:
+                self._become_asgi()
+            else:
+                require_wsgi(self.wsgi, self.cfg.app_uri or "", self.cfg.worker_class_str)
+
+    def _become_asgi(self) -> None:
+        """Be an `asgi` worker: nobody asked for a class, and the application that turned up is for that one."""
+        from bicorn.workers.registry import find_worker_class  # which imports this module
+
+        found = find_worker_class("asgi")
+        assert isinstance(found, type)
+        assert issubclass(found, Worker)
+        self.log.info("%s is an ASGI application: using worker asgi", self.cfg.app_uri)
+        # The class and not a new worker: hooks have seen this one, and the arbiter knows its slot and pipes.
+        self.__class__ = found
 
     def run(self) -> None:
         """Serve until `alive` is False and all work is done."""

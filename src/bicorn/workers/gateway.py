@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from bicorn import __version__
 from bicorn._core import EmptyInput, FileWrapper
@@ -20,6 +20,29 @@ from bicorn._core import EmptyInput, FileWrapper
 if TYPE_CHECKING:
     from bicorn.config import Settings
     from bicorn.net.listener import Listener
+
+#: Settings that say how a request is read; every native driver takes them as they are.
+WIRE_SETTINGS: Final = (
+    "limit_request_line",
+    "limit_request_fields",
+    "limit_request_field_size",
+    "limit_request_head",
+    "limit_request_body",
+    "limit_chunk_extension",
+    "limit_request_trailers",
+    "permit_obsolete_folding",
+    "strip_header_spaces",
+    "permit_unconventional_http_method",
+    "permit_unconventional_http_version",
+    "casefold_http_method",
+    "header_map",
+    "forwarder_headers",
+    "forwarded_allow_ips",
+)
+
+#: How long an idle keep-alive connection of a draining worker stays open, in seconds: a request that the client sent
+#: before it could know is still answered. Longer than a round trip across a continent, shorter than anybody waits for.
+DRAIN_IDLE_TIMEOUT_S: Final = 0.2
 
 SERVER_SOFTWARE = f"bicorn/{__version__}"
 

@@ -19,29 +19,19 @@ from bicorn.app.interface import Interface
 from bicorn.observe.access import NativeTarget, native_target
 from bicorn.observe.atoms import basic_auth_user
 from bicorn.workers.base import Worker
-from bicorn.workers.gateway import ErrorStream, Request, Response, environ_template, is_nameless
-
-#: How long an idle keep-alive connection of a draining worker stays open, in seconds: a request that the client sent
-#: before it could know is still answered. Longer than a round trip across a continent, shorter than anybody waits for.
-DRAIN_IDLE_TIMEOUT_S: Final = 0.2
+from bicorn.workers.gateway import (
+    DRAIN_IDLE_TIMEOUT_S,
+    WIRE_SETTINGS,
+    ErrorStream,
+    Request,
+    Response,
+    environ_template,
+    is_nameless,
+)
 
 #: Settings that the loop takes as they are.
 _PASSED_ON: Final = (
-    "limit_request_line",
-    "limit_request_fields",
-    "limit_request_field_size",
-    "limit_request_head",
-    "limit_request_body",
-    "limit_chunk_extension",
-    "limit_request_trailers",
-    "permit_obsolete_folding",
-    "strip_header_spaces",
-    "permit_unconventional_http_method",
-    "permit_unconventional_http_version",
-    "casefold_http_method",
-    "header_map",
-    "forwarder_headers",
-    "forwarded_allow_ips",
+    *WIRE_SETTINGS,
     "header_timeout",
     "body_timeout",
     "write_timeout",

@@ -25,12 +25,14 @@ ALIASES: Final[dict[str, str]] = {
     "sync": "bicorn.workers.sync.SyncWorker",
     "gthread": "bicorn.workers.threads.ThreadWorker",
     "tornado": "bicorn.workers.tornado.TornadoWorker",
+    "asgi": "bicorn.workers.asgi.AsgiWorker",
 }
 #: Gunicorn's dotted names of classes that stand elsewhere here. They work without the gunicorn namespace, too.
 MOVED: Final[Mapping[str, str]] = {
     "gunicorn.workers.sync.SyncWorker": "bicorn.workers.sync.SyncWorker",
     "gunicorn.workers.gthread.ThreadWorker": "bicorn.workers.threads.ThreadWorker",
     "gunicorn.workers.gtornado.TornadoWorker": "bicorn.workers.tornado.TornadoWorker",
+    "gunicorn.workers.gasgi.ASGIWorker": "bicorn.workers.asgi.AsgiWorker",
 }
 #: Names that Gunicorn has and this version has not: an alias or a dotted name, and what it asks for.
 ABSENT: Final[Mapping[str, str]] = {
@@ -40,7 +42,6 @@ ABSENT: Final[Mapping[str, str]] = {
         "the gevent_pywsgi worker class",
     ),
     **dict.fromkeys(("eventlet", "gunicorn.workers.geventlet.EventletWorker"), "the eventlet worker class"),
-    **dict.fromkeys(("asgi", "gunicorn.workers.gasgi.ASGIWorker"), "the asgi worker class"),
 }
 #: What to install when the module of a worker class, or one that it imports, is not there.
 INSTALL: Final[Mapping[str, str]] = {

@@ -115,3 +115,39 @@ class LimitOptions(Options, section="Limits", ours=True):
         precedent="short enough for tail -f, long enough for a batch",
         doc="How long a line of the access log may wait for others before all are written at once.",
     )
+    limit_concurrency = Setting(
+        default=0,
+        kind=COUNT,
+        cli=("--limit-concurrency",),
+        unit="requests per worker",
+        precedent="uvicorn's setting of this name, unlimited by default",
+        doc="How many requests an asgi worker serves at a time; one more is answered 503. 0 means no limit, and then "
+        "worker_connections bounds them.",
+    )
+    asgi_read_ahead = Setting(
+        default=64 * KIB,
+        kind=COUNT,
+        cli=("--asgi-read-ahead",),
+        unit="bytes per connection",
+        precedent="uvicorn 64 KiB, Gunicorn 256 KiB",
+        doc="How much of a request body, or of further requests, an asgi worker reads before the application asks for "
+        "it. With more than that waiting, the client has to wait, too.",
+    )
+    lifespan_startup_timeout = Setting(
+        default=30,
+        kind=SECONDS,
+        cli=("--lifespan-startup-timeout",),
+        unit="seconds",
+        precedent="Gunicorn 30, fixed",
+        doc="How long an ASGI application may take to start (lifespan.startup); then the worker fails to boot. 0 means "
+        "for ever.",
+    )
+    lifespan_shutdown_timeout = Setting(
+        default=30,
+        kind=SECONDS,
+        cli=("--lifespan-shutdown-timeout",),
+        unit="seconds",
+        precedent="Gunicorn 30, fixed",
+        doc="How long an ASGI application may take to end (lifespan.shutdown); graceful_timeout bounds it, too. 0 "
+        "means no bound of its own.",
+    )

@@ -234,6 +234,5 @@ class LeniencyOptions(Options, section="Server Mechanics"):
         default="",
         kind=text("STRING"),
         cli=("--root-path",),
-        absent=Absent("the asgi worker class"),
-        doc="The path below which an ASGI application is mounted.",
+        doc="The path below which an ASGI application is mounted: `root_path` of its scopes.",
     )

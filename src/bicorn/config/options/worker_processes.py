@@ -6,7 +6,7 @@ from bicorn.config.callables import CLASS
 from bicorn.config.setting import Absent, EnvironmentDefault, Options, Setting
 from bicorn.config.values import COUNT, WORKERS, choice
 
-ASGI = Absent("the asgi worker class")
+WEBSOCKET = Absent("WebSocket")
 
 
 class WorkerProcessesOptions(Options, section="Worker Processes"):
@@ -33,15 +33,16 @@ class WorkerProcessesOptions(Options, section="Worker Processes"):
         kind=COUNT,
         cli=("--threads",),
         unit="threads",
-        doc="The number of threads of each worker that run the application. More than one turns sync into gthread.",
+        doc="The number of threads of each worker that run the application. More than one turns sync into gthread. An "
+        "asgi worker calls a WSGI application in so many threads, 10 if this is not set, and an ASGI one in none.",
     )
     worker_connections = Setting(
         default=1000,
         kind=COUNT,
         cli=("--worker-connections",),
         unit="connections",
-        doc="How many clients one worker may serve at a time. It concerns gthread and gevent; the sync worker accepts "
-        "the setting and has no use for it.",
+        doc="How many clients one worker may serve at a time. An asgi worker that has so many accepts no more until "
+        "one leaves. It concerns gthread and gevent, too; the sync worker accepts the setting and has no use for it.",
     )
     max_requests = Setting(
         default=0,
@@ -83,14 +84,12 @@ class WorkerProcessesOptions(Options, section="Worker Processes"):
         default="auto",
         kind=choice("auto", "asyncio", "uvloop"),
         cli=("--asgi-loop",),
-        absent=ASGI,
         doc="The event loop of the asgi worker. auto is uvloop where it is installed.",
     )
     asgi_lifespan = Setting(
         default="auto",
         kind=choice("auto", "on", "off"),
         cli=("--asgi-lifespan",),
-        absent=ASGI,
         doc="Whether the application gets the lifespan events of ASGI. auto asks the application.",
     )
     asgi_disconnect_grace_period = Setting(
@@ -98,15 +97,14 @@ class WorkerProcessesOptions(Options, section="Worker Processes"):
         kind=COUNT,
         cli=("--asgi-disconnect-grace-period",),
         unit="seconds",
-        absent=ASGI,
-        doc="How long a request's task may go on after its client has left.",
+        doc="How long the application may go on with a request after its client has left; then its task is cancelled.",
     )
     websocket_max_message_size = Setting(
         default=16 * 1024 * 1024,
         kind=COUNT,
         cli=("--websocket-max-message-size",),
         unit="bytes",
-        absent=ASGI,
+        absent=WEBSOCKET,
         doc="The longest WebSocket message, after decompression. 0 means no limit.",
     )
     http_parser = Setting(

@@ -1,0 +1,72 @@
+//! The settings that decide how requests are read, whichever loop reads them.
+//!
+//! Owns       their conversion into the rules of `wire` and into whom to trust.
+//! Never      knows a default: `bicorn.config` does.
+
+use bicorn_wire::{Leniency, Limits, Rules};
+use pyo3::prelude::*;
+
+use crate::trust::Trust;
+
+/// Settings by their own names, out of the dictionary that a worker fills in.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct WireOptions {
+    limit_request_line: usize,
+    limit_request_fields: usize,
+    limit_request_field_size: usize,
+    limit_request_head: usize,
+    limit_request_body: u64,
+    limit_chunk_extension: usize,
+    limit_request_trailers: usize,
+    permit_obsolete_folding: bool,
+    strip_header_spaces: bool,
+    permit_unconventional_http_method: bool,
+    permit_unconventional_http_version: bool,
+    /// Methods are put in upper case.
+    pub casefold_http_method: bool,
+    header_map: String,
+    forwarder_headers: Vec<String>,
+    forwarded_allow_ips: Vec<String>,
+    secure_scheme_headers: Vec<(String, String)>,
+}
+
+/// Seconds as milliseconds; 0 stands for "no timeout" where `unbounded` says so.
+pub fn milliseconds(seconds: f64, unbounded: bool) -> u64 {
+    if unbounded && seconds == 0.0 { u64::MAX } else { (seconds * 1_000.0) as u64 }
+}
+
+impl WireOptions {
+    /// How large and how sloppy a request may be.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            limits: Limits {
+                request_line_bytes: self.limit_request_line,
+                field_bytes: self.limit_request_field_size,
+                fields: self.limit_request_fields,
+                head_bytes: self.limit_request_head,
+                body_bytes: self.limit_request_body,
+                chunk_extension_bytes: self.limit_chunk_extension,
+                trailer_bytes: self.limit_request_trailers,
+                trailer_fields: self.limit_request_fields,
+            },
+            leniency: Leniency {
+                obsolete_folding: self.permit_obsolete_folding,
+                header_spaces: self.strip_header_spaces,
+                unconventional_method: self.permit_unconventional_http_method,
+                unconventional_version: self.permit_unconventional_http_version,
+                casefold_method: self.casefold_http_method,
+            },
+        }
+    }
+
+    /// Who may speak for others.
+    pub fn trust(&self) -> PyResult<Trust> {
+        Trust::new(
+            &self.forwarded_allow_ips,
+            self.secure_scheme_headers.clone(),
+            self.forwarder_headers.clone(),
+            &self.header_map,
+        )
+    }
+}

@@ -1,0 +1,173 @@
+"""A WSGI application under the `asgi` worker: called in a bounded pool of threads, streaming both ways.
+
+Owns       the threads, the environ, and the two ways between a thread and the loop.
+Never      holds more of a body than the loop has read ahead, nor more of an answer than the block being sent.
+Invariant  a thread waits for the loop, never the loop for a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from bicorn.workers.gateway import SERVER_SOFTWARE, ErrorStream
+
+if TYPE_CHECKING:
+    from bicorn.config import Settings
+
+Message = MutableMapping[str, Any]  # Any: whatever the ASGI message of that type holds
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+#: Threads of a worker when `threads` does not say: as many as uvicorn's adapter has.
+THREADS_DEFAULT = 10
+
+
+class WsgiInAsgi:
+    """An ASGI application that calls a WSGI one."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]], cfg: Settings) -> None:
+        self._app = app
+        threads = THREADS_DEFAULT if cfg.is_default("threads") else cfg.threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
+        self._constant = {
+            "wsgi.version": (1, 0),
+            "wsgi.multithread": threads > 1,
+            "wsgi.multiprocess": cfg.workers > 1,
+            "wsgi.run_once": False,
+            "wsgi.errors": ErrorStream(cfg.errorlog),
+            "wsgi.input_terminated": True,
+            "SERVER_SOFTWARE": SERVER_SOFTWARE,
+        }
+        self._script_name = os.environ.get("SCRIPT_NAME", "") or cfg.root_path
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"a WSGI application cannot serve {scope['type']}")
+        loop = asyncio.get_running_loop()
+        call = _Call(loop, receive, send)
+        environ = {**self._constant, **environ_of(scope, self._script_name), "wsgi.input": io.BufferedReader(call.body)}
+        await loop.run_in_executor(self._pool, call.run, self._app, environ)
+
+
+class _Body(io.RawIOBase):
+    """`wsgi.input`: asks the loop for more when the thread reads more."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive) -> None:
+        super().__init__()
+        self._loop = loop
+        self._receive = receive
+        self._rest = b""
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # Any: typeshed's WriteableBuffer has no name at run time
+        while not self._rest and not self._ended:
+            message = asyncio.run_coroutine_threadsafe(_awaited(self._receive), self._loop).result()
+            if message["type"] == "http.disconnect":
+                raise ConnectionResetError("the client left before its request was complete")
+            self._rest, self._ended = message.get("body", b""), not message.get("more_body", False)
+        taken, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+
+async def _awaited(receive: Receive) -> Message:
+    return await receive()
+
+
+class _Call:
+    """One call of the application, in a thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, send: Send) -> None:
+        self._loop = loop
+        self._send = send
+        self.body = _Body(loop, receive)
+        self._start: Message | None = None
+        self._is_started = False
+
+    def run(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
+        """Call the application and send what it gives."""
+        blocks = app(environ, self.start_response)
+        try:
+            if isinstance(blocks, (list, tuple)) and len(blocks) == 1:
+                self._send_block(blocks[0], more=False)
+                return
+            for block in blocks:
+                if block:
+                    self._send_block(block, more=True)
+            self._send_block(b"", more=False)
+        finally:
+            close = getattr(blocks, "close", None)
+            if close is not None:
+                close()
+
+    def start_response(
+        self,
+        status: str,
+        headers: list[tuple[str, str]],
+        exc_info: Any = None,  # Any: what sys.exc_info() gives
+    ) -> Callable[[bytes], None]:
+        """`start_response` of PEP 3333."""
+        if exc_info is not None and self._is_started:
+            raise exc_info[1].with_traceback(exc_info[2])
+        if exc_info is None and self._start is not None:
+            raise AssertionError("start_response() was called a second time without exc_info (PEP 3333)")
+        self._start = {
+            "type": "http.response.start",
+            "status": int(status.split(None, 1)[0]),
+            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+        }
+        return lambda block: self._send_block(block, more=True)
+
+    def _send_block(self, block: bytes, *, more: bool) -> None:
+        messages: list[Message] = [{"type": "http.response.body", "body": block, "more_body": more}]
+        if not self._is_started:
+            if self._start is None:
+                raise RuntimeError("the application gave a body before it called start_response()")
+            messages.insert(0, self._start)
+            self._is_started = True
+        asyncio.run_coroutine_threadsafe(self._send_all(messages), self._loop).result()
+
+    async def _send_all(self, messages: list[Message]) -> None:
+        for message in messages:
+            await self._send(message)
+
+
+def environ_of(scope: Message, script_name: str) -> dict[str, Any]:
+    """The environ of PEP 3333 for an HTTP scope."""
+    path = scope["path"].encode("utf-8").decode("latin-1")
+    if script_name and (path == script_name or path.startswith(script_name + "/")):
+        path = path[len(script_name) :]
+    host, port = scope["server"] or ("", None)
+    query = scope["query_string"].decode("latin-1")
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": script_name,
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "RAW_URI": scope["raw_path"].decode("latin-1") + ("?" + query if query else ""),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port if port is not None else ""),
+        "wsgi.url_scheme": scope["scheme"],
+        "REMOTE_ADDR": scope["client"][0] if scope["client"] else "",
+    }
+    if scope["client"]:
+        environ["REMOTE_PORT"] = str(scope["client"][1])
+    for name, value in scope["headers"]:
+        key = name.decode("latin-1").upper().replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = "HTTP_" + key
+        text = value.decode("latin-1")
+        if key in environ:
+            text = environ[key] + ("; " if key == "HTTP_COOKIE" else ",") + text
+        environ[key] = text
+    return environ
