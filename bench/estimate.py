@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from bench.rounds import WARM_UP_S, Plan
+from bench.rounds import SETTLE_S, WARM_UP_S, Plan
 from bench.works import Work
 
 # From the start of a process to its first right answer, and from SIGTERM to its end.
@@ -27,5 +27,5 @@ def minutes(works: Iterable[Work], servers: Sequence[str], plan: Plan) -> int:
 
 def _round_s(work: Work, servers: Sequence[str], plan: Plan) -> float:
     entrants = [entrant for entrant in work.entrants if entrant.server in servers]
-    each = _START_AND_STOP_S + WARM_UP_S + max(plan.seconds, work.seconds_min)
+    each = _START_AND_STOP_S + WARM_UP_S + SETTLE_S + max(plan.seconds, work.seconds_min)
     return len(entrants) * each + sum(_IDLE_S for entrant in entrants if entrant.idle_connections)
