@@ -28,6 +28,10 @@ use crate::timer::Token;
 /// How long the loop may be left alone while an application runs; also what counts as quick.
 pub const TICK: Duration = Duration::from_millis(1);
 
+/// Ticks that the loop is left alone by threads that are all busy before the watch holds it itself: until one
+/// of them is back there is nobody to run what comes in, and bytes can wait that long.
+const TICKS_ALONE: u32 = 8;
+
 /// Ticks without a new job after which the watch sleeps until it is called.
 const TICKS_AWAKE: u32 = 16;
 
@@ -74,6 +78,8 @@ pub struct Crew<A: Application> {
     asleep: AtomicBool,
     rest: Mutex<Rest<A>>,
     call: Condvar,
+    /// Jobs in the mail of all threads.
+    letters: AtomicUsize,
     /// Threads that rest, called or not.
     resting: AtomicUsize,
     /// The watch holds the loop, or is about to take it.
@@ -110,6 +116,7 @@ impl<A: Application> Crew<A> {
                 ended: false,
             }),
             call: Condvar::new(),
+            letters: AtomicUsize::new(0),
             resting: AtomicUsize::new(0),
             watch_holds: AtomicBool::new(false),
             watch_sleeps: AtomicBool::new(false),
@@ -133,6 +140,9 @@ impl<A: Application> Crew<A> {
     ) -> Result<(), E> {
         let mut held = None;
         loop {
+            if self.letters.load(SeqCst) > 0 {
+                held = None; // One of them may be for this thread: `take` looks.
+            }
             let mut server = match held.take() {
                 Some(server) => server,
                 None => match self.take(thread, waiter, &mut look)? {
@@ -181,8 +191,12 @@ impl<A: Application> Crew<A> {
     /// The rest of an answer runs in the thread that began it: its application may have left things there.
     fn send_home(&self, job: Box<Job<A>>) {
         let home = job.home.unwrap_or_default();
+        self.letters.fetch_add(1, SeqCst);
         lock(&self.rest).mail[home].push_back(job);
         self.call.notify_all();
+        if self.asleep.load(SeqCst) {
+            self.orders.ring(); // It may be the one that waits in the loop by now.
+        }
     }
 
     /// Goes on with the loop after taking in what has come back.
@@ -245,6 +259,7 @@ impl<A: Application> Crew<A> {
         loop {
             let mut rest = lock(&self.rest);
             if let Some(job) = rest.mail[thread].pop_front() {
+                self.letters.fetch_sub(1, SeqCst);
                 return Ok(Turn::Mail(job));
             }
             if rest.ended {
@@ -317,13 +332,16 @@ impl<A: Application> Crew<A> {
 pub struct Watch<'a, A: Application> {
     crew: &'a Crew<A>,
     seen: u64,
+    /// Ticks without a departure during which somebody held the loop.
     unchanged: u32,
+    /// Ticks without a departure during which nobody did.
+    alone: u32,
 }
 
 impl<'a, A: Application> Watch<'a, A> {
     /// A watch that has seen nothing yet.
     pub fn new(crew: &'a Crew<A>) -> Self {
-        Self { crew, seen: 0, unchanged: 0 }
+        Self { crew, seen: 0, unchanged: 0, alone: 0 }
     }
 
     /// The descriptor to poll between two turns, together with whatever else the thread listens to.
@@ -355,6 +373,7 @@ impl<'a, A: Application> Watch<'a, A> {
         if departures != self.seen {
             self.seen = departures;
             self.unchanged = 0;
+            self.alone = 0;
             return Ok(false);
         }
         let Some(server) = crew.try_take() else {
@@ -363,7 +382,8 @@ impl<'a, A: Application> Watch<'a, A> {
         };
         drop(server);
         self.unchanged = 0;
-        if crew.call_one() { Ok(false) } else { self.stand_in(waiter) }
+        self.alone += 1;
+        if crew.call_one() || self.alone < TICKS_ALONE { Ok(false) } else { self.stand_in(waiter) }
     }
 
     /// Holds the loop while every thread is busy, until somebody wants it: bytes move and time passes,
