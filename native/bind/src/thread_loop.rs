@@ -68,6 +68,7 @@ impl Post {
 
     fn end(&self, job: &mut Job<Front>) {
         let mut doing = self.doing();
+        doing.late = false;
         self.entered_ns.store(0, SeqCst);
         doing.socket = None;
         job.gate = None;
@@ -218,7 +219,8 @@ impl ThreadLoop {
         entered_ns != 0 && !self.timeout.is_zero() && took > self.timeout
     }
 
-    /// Answers for requests that take too long, and asks for a successor: a thread cannot be taken back.
+    /// Answers for requests that take too long; the worker asks for a successor, because a thread cannot be
+    /// taken back, and serves on with the threads that are left.
     fn look_for_late_requests(&self, py: Python<'_>) {
         for (thread, post) in self.posts.iter().enumerate() {
             let Some(late) = self.shut_out(post) else { continue };
@@ -230,7 +232,9 @@ impl ThreadLoop {
             if let Some(token) = late.token {
                 self.crew.write_off(token);
             }
-            self.orders.give(Order::Retire);
+        }
+        if self.posts.iter().all(|post| post.doing().late) {
+            self.orders.give(Order::Retire); // What it accepted now would find no thread.
         }
     }
 

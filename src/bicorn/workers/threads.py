@@ -29,7 +29,7 @@ class ThreadWorker(NativeWorker):
 
     def make_loop(self) -> ThreadLoop:
         wake_fd = self.PIPE[0] if self.PIPE else None
-        return ThreadLoop(**self.site(), threads=self.cfg.threads, timeout=float(self.timeout), wake_fd=wake_fd)
+        return ThreadLoop(**self.site(), threads=self.cfg.threads, timeout=float(self.cfg.timeout), wake_fd=wake_fd)
 
     def serve(self) -> None:
         loop = self.loop
@@ -45,12 +45,12 @@ class ThreadWorker(NativeWorker):
         """A request takes longer than `timeout`: say where it is; its thread cannot be taken back, so others follow."""
         told = "its client was answered 504" if answered else "its answer had begun and was broken off"
         self.log.critical(
-            "WORKER TIMEOUT (pid:%s): %s has taken %.1f s in thread %s; %s. This worker serves what it holds and is"
-            " replaced.\n%s",
+            "WORKER TIMEOUT (pid:%s): %s has taken %.1f s in thread %s; %s. The other threads serve on until a new worker"
+            " is ready.\n%s",
             self.pid, request, age_s, self.threads[thread].name, told, self._stack(thread),
         )  # fmt: skip
-        self.alive = False
         self.cfg.worker_abort(self)
+        self.ask_for_successor(f"a request has taken longer than {self.cfg.timeout} seconds (timeout)")
 
     def _stack(self, thread: int) -> str:
         frame = sys._current_frames().get(self.threads[thread].ident or 0)
