@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from harness.gate import Gate
+from harness.load import load
 from harness.server import Serve, Server, is_alive, wait_until
 
 Ctl = Callable[..., subprocess.CompletedProcess[str]]
@@ -208,6 +209,41 @@ def test_stacks_of_a_stopped_worker(start: Callable[..., Server], ctl: Ctl) -> N
     os.kill(worker, signal.SIGSTOP)
     assert "(no answer; the kernel says that the process is: T (stopped))" in ctl("stacks", server=server).stdout
     os.kill(worker, signal.SIGCONT)
+
+
+def test_an_upgrade_is_waited_for(start: Callable[..., Server], ctl: Ctl, runtime: Path) -> None:
+    server = start("hello:app", "--log-level", "debug")
+    server.wait_for_ready(1)
+    with load(server.url) as traffic:
+        done = ctl("upgrade", server=server)
+        assert done.returncode == 0 and done.stdout.startswith("Upgraded: the workers of the new arbiter (pid ")
+        assert server.process.wait(20) == 0
+        traffic.wait_for(50)
+    assert traffic.failures == []
+    (path,) = [path for path in (runtime / "bicorn").iterdir() if path.stem != str(server.pid)]
+    assert "(sync), generation 1" in ctl("status", "--socket", path).stdout
+    assert ctl("stop", "--socket", path).returncode == 0
+
+
+def test_an_upgrade_takes_a_configured_path_along_and_gives_it_back_when_it_fails(
+    start: Callable[..., Server], ctl: Ctl
+) -> None:
+    config = "control_socket = 'own.ctl'\n"
+    server = start("mine:app", "--log-level", "debug", config=config, files={"mine.py": "from hello import app"})
+    path = server.directory / "own.ctl"
+    server.wait_for_ready(1)
+    (server.directory / "mine.py").write_text("raise RuntimeError('no such table')")
+    failed = ctl("upgrade", "--socket", path)
+    assert failed.returncode == 1 and "this one serves on" in failed.stderr
+    server.signal(signal.SIGTTIN)  # Anything that wakes the arbiter.
+    wait_until(path.exists, "the socket is there again")
+    shown = ctl("status", "--socket", path).stdout
+    assert f"arbiter {server.pid}" in shown and "last upgrade: failed" in shown
+    (server.directory / "mine.py").write_text("from hello import app")
+    assert ctl("upgrade", "--socket", path).returncode == 0
+    assert server.process.wait(20) == 0
+    assert ctl("stop", "--socket", path).returncode == 0
+    assert not path.exists()
 
 
 # -- which server ----------------------------------------------------------------------------------

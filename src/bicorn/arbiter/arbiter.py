@@ -30,6 +30,7 @@ from bicorn.arbiter.policy import Abort, Backoff, Commit, Decision, Drain, Kill,
 from bicorn.arbiter.promotion import Predecessor
 from bicorn.arbiter.recycle import Recycling, draw_lifetime
 from bicorn.arbiter.reload import Generations, ReloadFailed
+from bicorn.arbiter.service import Service
 from bicorn.arbiter.signals import SignalQueue
 from bicorn.arbiter.spawn import fork_worker, set_title
 from bicorn.arbiter.stacks import StackCollector
@@ -234,6 +235,7 @@ class Arbiter:
         self._stacks = StackCollector()
         self._watch = RequestWatch(self._children, lambda: self.cfg, self._stacks, self.log)
         self._control = Control(self, self._children, self._stacks)
+        self._service = Service(self, self._children, os.environ)
         self._duties: tuple[duties.Duty, ...] = (
             self._stacks,
             self._watch,
@@ -241,6 +243,7 @@ class Arbiter:
             self._predecessor,
             self._upgrade,
             self._control,
+            self._service,
         )
         self._write_pidfile()
         self.cfg.on_starting(self)
@@ -615,7 +618,6 @@ class Arbiter:
     def _commit(self) -> None:
         if not self._has_served:
             self._has_served = True
-            systemd.notify("READY=1\nSTATUS=Serving")
             self._predecessor.tell_ready()
         if self._generations.commit():
             self.log.debug("Reload done: the workers of before are drained")
@@ -671,8 +673,7 @@ class Arbiter:
                 self.log.info("Quick shutdown requested")
             return
         self._stop = Stop(phase, now + self.cfg.graceful_timeout, reason, int(exit_code))
-        # A service whose main process ends has ended, unless the manager knows which one goes on.
-        systemd.notify(f"MAINPID={self.reexec_pid}" if self.reexec_pid else "STOPPING=1")
+        self._service.begin_stop()
         # Ours are only one of the copies: workers serve what waits in the queue before they close theirs.
         self._generations.close_listeners(shared=bool(self.systemd or self.reexec_pid or self.master_pid))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bicorn.arbiter import status
 from bicorn.arbiter.outcome import Result
 from bicorn.arbiter.policy import Phase
+from bicorn.arbiter.upgrade import UpgradeRefused
 from bicorn.observe.control_protocol import Refused, Request
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Commands:
         self._table: Final[Mapping[str, Callable[[Request, Reply], None]]] = {
             "status": self._status,
             "reload": self._reload,
+            "upgrade": self._upgrade,
             "stop": self._stop,
             "scale": self._scale,
             "stacks": self._stacks,
@@ -90,6 +92,16 @@ class Commands:
         self._arbiter.log.info("Reload asked for through the control socket")
         self._arbiter.reload()
         self._waiting.append(_Waiting(reply, "reload", lambda: self._arbiter.last_reload))
+
+    def _upgrade(self, request: Request, reply: Reply) -> None:
+        request.refuse_unknown()
+        self._refuse_while_stopping("upgrade")
+        self._arbiter.log.info("Upgrade asked for through the control socket")
+        try:
+            self._arbiter.upgrade()
+        except UpgradeRefused as refused:
+            raise Refused("upgrade-failed", str(refused)) from None
+        self._waiting.append(_Waiting(reply, "upgrade", lambda: self._arbiter.last_upgrade))
 
     def _stop(self, request: Request, reply: Reply) -> None:
         request.refuse_unknown("quick")

@@ -37,6 +37,7 @@ def report(arbiter: Arbiter, workers: Iterable[WorkerHandle], now: float) -> dic
         "workers_wanted": arbiter.num_workers,
         "memory_bytes": read_rss_bytes(arbiter.pid),
         "last_reload": describe_outcome(arbiter.last_reload),
+        "last_upgrade": describe_outcome(arbiter.last_upgrade),
         "workers": [describe_worker(handle, now) for handle in workers],
     }
 

@@ -32,6 +32,12 @@ def reload(arguments: argparse.Namespace) -> str:
     return _as_json(result) if arguments.json else f"Reloaded: {result['message']}."
 
 
+def upgrade(arguments: argparse.Namespace) -> str:
+    """Replace the arbiter, and wait for what comes of it."""
+    result = _ask(arguments, "upgrade")
+    return _as_json(result) if arguments.json else f"Upgraded: {result['message']}."
+
+
 def stop(arguments: argparse.Namespace) -> str:
     """Stop the server, and wait until it is gone."""
     with _server(arguments) as server:

@@ -71,6 +71,11 @@ def _add_control_commands(commands: argparse._SubParsersAction[argparse.Argument
 
     add("status", control.status, "show the server and its workers")
     add("reload", control.reload, "reload configuration and code; fail with the reason if they do not work")
+    add(
+        "upgrade",
+        control.upgrade,
+        "replace the arbiter by one of the program as it is now; roll back if that fails",
+    )
     stopping = add("stop", control.stop, "stop the server, and wait until it is gone")
     stopping.add_argument("--quick", action="store_true", help="do not finish the requests that are held")
     scaling = add("scale", control.scale, "set the number of workers, until the next reload")

@@ -25,6 +25,8 @@ def status(report: Mapping[str, Any]) -> str:
         f"generation {report['generation']}",
         f"last reload: {_outcome(report['last_reload'])}",
     ]
+    if report["last_upgrade"] is not None:
+        lines.append(f"last upgrade: {_outcome(report['last_upgrade'])}")
     if report["workers"]:
         lines += ["", *table(_HEADS, [_row(worker) for worker in report["workers"]])]
     return "\n".join(lines)

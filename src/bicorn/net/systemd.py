@@ -1,6 +1,6 @@
 """Sockets that systemd made for us, and what it wants to hear.
 
-Owns       the meaning of LISTEN_PID, LISTEN_FDS and NOTIFY_SOCKET (sd_listen_fds(3), sd_notify(3)).
+Owns       the meaning of LISTEN_PID, LISTEN_FDS, WATCHDOG_USEC and NOTIFY_SOCKET (sd_listen_fds(3), sd_notify(3)).
 Never      fails because systemd is not there.
 Invariant  inherited sockets are claimed once: the variables leave the environment before a worker could see them.
 """
@@ -29,6 +29,17 @@ def take_listen_fds(environ: MutableMapping[str, str], pid: int) -> tuple[int, .
     if not (count.isascii() and count.isdecimal()):
         raise ConfigError(f"LISTEN_FDS is {count!r} instead of a number; systemd sets it for socket activation")
     return tuple(range(LISTEN_FDS_START, LISTEN_FDS_START + int(count)))
+
+
+def take_watchdog(environ: MutableMapping[str, str], pid: int | None) -> float | None:
+    """Give the seconds within which systemd wants to hear WATCHDOG=1 (sd_watchdog_enabled(3)), if it does.
+
+    The variables leave the environment. They have to name `pid`; None takes them whomever they name.
+    """
+    usec, named = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
+    if pid is not None and named and named != str(pid):
+        return None
+    return int(usec) / 1e6 if usec.isascii() and usec.isdecimal() and int(usec) > 0 else None
 
 
 def notify(state: str, environ: MutableMapping[str, str] | None = None) -> bool:
