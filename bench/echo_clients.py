@@ -46,7 +46,7 @@ class EchoClient:
         """The handshake, and one message whose echo must be the very bytes that RFC 6455 asks for."""
         self.sock.sendall(_HANDSHAKE)
         head = bytearray()
-        while not head.endswith(b"\r\n\r\n"):
+        while b"\r\n\r\n" not in head:
             head += self._receive()
         if not head.startswith(b"HTTP/1.1 101 ") or b"sec-websocket-extensions" in head.lower():
             raise ExchangeFailed(f"did not accept a plain WebSocket: {bytes(head[:200])!r}")
