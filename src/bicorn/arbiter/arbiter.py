@@ -43,6 +43,7 @@ from bicorn.errors import AppImportError, BicornError, ExitCode, HaltServer
 from bicorn.ipc import messages
 from bicorn.ipc.scoreboard import SlotState
 from bicorn.ipc.stacks import StackFile
+from bicorn.ipc.stop_flag import StopFlag
 from bicorn.net import systemd
 from bicorn.net.listener import Listener, adopt_listeners, close_listeners, create_listeners
 from bicorn.observe.log import load_logger_class
@@ -228,6 +229,7 @@ class Arbiter:
         # Before the pid file: whoever reads it may signal at once, and must not meet default handlers.
         self._signals.install()
         self._lifeline = os.pipe()
+        self._stop_flag = StopFlag()
         self._messages = os.pipe()
         os.set_blocking(self._messages[0], False)
         self._children = Children(Scoreboard(self._capacity()))
@@ -557,7 +559,7 @@ class Arbiter:
                 self.log,
             )
             worker.slot, worker.lifeline, worker.ready_pipe = slot, self._lifeline[0], self._messages[1]
-            worker.stacks = StackFile()
+            worker.stacks, worker.stop_flag = StackFile(), self._stop_flag
             generation.settings.pre_fork(self, worker)
             slot.state = SlotState.BOOTING
             forked_at = time.monotonic()
@@ -673,6 +675,7 @@ class Arbiter:
                 self.log.info("Quick shutdown requested")
             return
         self._stop = Stop(phase, now + self.cfg.graceful_timeout, reason, int(exit_code))
+        self._stop_flag.set()
         self._service.begin_stop()
         # Ours are only one of the copies: workers serve what waits in the queue before they close theirs.
         self._generations.close_listeners(shared=bool(self.systemd or self.reexec_pid or self.master_pid))

@@ -7,8 +7,8 @@ Invariant  the child never returns into the arbiter's loop: it leaves by SystemE
 
 What a fork inherits
     and keeps      the listeners · the read end of the lifeline · the write end of the message pipe · its slot of the
-                   scoreboard · its file for stacks · the log's files · settings, and the application itself with
-                   preload_app
+                   scoreboard · the flag of a stop · its file for stacks · the log's files · settings, and the
+                   application itself with preload_app
     and gives up   the arbiter's signal handlers, wake-up descriptor and signal pipe · the write end of the lifeline
                    (kept, it would hide the arbiter's death) · the read end of the message pipe · what duties hold
                    (the control socket and its clients) · the files for stacks of its siblings

@@ -25,6 +25,7 @@ from bicorn.app.reloader import Reloader
 from bicorn.ipc.messages import Kind, Message, send
 from bicorn.ipc.scoreboard import SlotState
 from bicorn.ipc.stacks import StackFile
+from bicorn.ipc.stop_flag import StopFlag
 from bicorn.workers.privileges import set_owner
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Worker:
     slot: Slot | None = None
     lifeline: int = -1  # readable as soon as the arbiter is dead, however it died
     ready_pipe: int = -1  # where messages to the arbiter go
+    stop_flag: StopFlag | None = None  # whether a drain is the server's end
     stacks: StackFile | None = None  # where stacks go that the arbiter asks for
 
     def __init__(
