@@ -95,6 +95,9 @@ class AsgiServer:
     def drain(self) -> None:
         """End connections as they become idle; call worker.drained() when none and no application is left."""
 
+    def close_websockets(self, code: int) -> None:
+        """Close every WebSocket with this code; each ends when its client has closed it too, or has not in time."""
+
     def close(self) -> None:
         """Let go of the loop: it is about to end."""
 

@@ -311,6 +311,16 @@ pub fn fields_of(head: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         .collect()
 }
 
+/// Fields of an application, encoded, without those that are the server's to send.
+///
+/// # Errors
+/// As for `ResponseHead::say_in_bytes`.
+pub fn fields_in_bytes(headers: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    let mut fields = ResponseHead::new(b"");
+    headers.try_iter()?.try_for_each(|pair| fields.field_in_bytes(&pair?))?;
+    Ok(fields.bytes)
+}
+
 /// Trailer fields, encoded. What speaks about the connection has no place among them (RFC 9110, 6.5.1).
 ///
 /// # Errors

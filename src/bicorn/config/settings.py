@@ -32,6 +32,7 @@ from bicorn.config.options.responses import ResponseOptions
 from bicorn.config.options.security import SecurityOptions
 from bicorn.config.options.server_socket import ServerSocketOptions
 from bicorn.config.options.tls import TLSOptions
+from bicorn.config.options.websocket import WebSocketOptions
 from bicorn.config.options.worker_processes import WorkerProcessesOptions
 from bicorn.config.setting import Setting
 from bicorn.config.sources import CODE, Layer, Source
@@ -61,6 +62,7 @@ class Settings(
     LifecycleOptions,
     SecurityOptions,
     LimitOptions,
+    WebSocketOptions,
     ObservationOptions,
     DebuggingOptions,
     ProcessOptions,

@@ -43,6 +43,13 @@ ACCEPTS_PER_TURN: Final = 8
 #: How long applications may take to end after they were cancelled, in seconds.
 CANCEL_S: Final = 1.0
 
+#: A worker that drains while the server goes on closes its WebSockets so many seconds before graceful_timeout ends, so
+#: that clients can answer and applications can end.
+WEBSOCKET_CLOSE_S: Final = 2.0
+#: Close codes (RFC 6455, 7.4.1, and its registry): the server is gone; it is there again at once.
+GOING_AWAY: Final = 1001
+SERVICE_RESTART: Final = 1012
+
 #: Settings that the native side takes as they are.
 _PASSED_ON: Final = (
     *WIRE_SETTINGS,
@@ -55,6 +62,11 @@ _PASSED_ON: Final = (
     "asgi_read_ahead",
     "limit_concurrency",
     "worker_connections",
+    "websocket_max_message_size",
+    "websocket_max_queue",
+    "websocket_compression",
+    "websocket_ping_interval",
+    "websocket_ping_timeout",
 )
 
 #: HTTP spec 2.4: send() raises OSError once the client has left.
@@ -72,6 +84,7 @@ class AsgiWorker(Worker):
     _stopping: asyncio.Event
     _drained: asyncio.Event
     _is_quick: bool = False
+    _has_lasting_websockets: bool = False
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -140,6 +153,7 @@ class AsgiWorker(Worker):
             self._stop_listening()
             if not self._is_quick:
                 await self._accept_waiting()
+        self._close_websockets_in_time()
         self.server.drain()
         # Idle connections get a moment for a request that their client has already sent.
         self.event_loop.call_later(DRAIN_IDLE_TIMEOUT_S, self.server.tick)
@@ -153,6 +167,16 @@ class AsgiWorker(Worker):
         drained.cancel()
         if self._is_quick:
             await self._cancel_all()
+
+    def _close_websockets_in_time(self) -> None:
+        """Close WebSockets at once if the server stops; if not, let them be as long as graceful_timeout allows."""
+        assert self.server is not None
+        if self._is_quick or (self.stop_flag is not None and self.stop_flag.is_set()):
+            self.server.close_websockets(GOING_AWAY)
+            return
+        self._has_lasting_websockets = True
+        patience = max(self.cfg.graceful_timeout - WEBSOCKET_CLOSE_S, self.cfg.graceful_timeout / 2)
+        self.event_loop.call_later(patience, self.server.close_websockets, SERVICE_RESTART)
 
     async def _quick_stop(self) -> None:
         self._stopping.clear()
@@ -278,6 +302,10 @@ class AsgiWorker(Worker):
             self.slot.loop_lag_us = max(0, int((now - due) * 1e6))
         if self.server is not None:
             self.server.tick()
+            if self._has_lasting_websockets and self.stop_flag is not None and self.stop_flag.is_set():
+                # The server stops, and this worker was draining already: nobody tells it a second time.
+                self._has_lasting_websockets = False
+                self.server.close_websockets(GOING_AWAY)
         self.event_loop.call_at(now + TICK_S, self._tick, now + TICK_S)
 
     def _watch(self) -> None:
@@ -394,7 +422,7 @@ class AsgiWorker(Worker):
 
 
 def _line(scope: dict[str, Any] | None) -> str:
-    return f"{scope['method']} {scope['path']}" if scope else "(no scope)"
+    return f"{scope.get('method', 'WebSocket')} {scope['path']}" if scope else "(no scope)"
 
 
 def as_asgi3(app: Any, worker: AsgiWorker) -> AsgiApp:  # Any: whatever the user's application is

@@ -47,6 +47,9 @@ class WsgiInAsgi:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
         if scope["type"] != "http":
             raise RuntimeError(f"a WSGI application cannot serve {scope['type']}")
         loop = asyncio.get_running_loop()
@@ -149,7 +152,7 @@ def environ_of(scope: Message, script_name: str) -> dict[str, Any]:
     host, port = scope["server"] or ("", None)
     query = scope["query_string"].decode("latin-1")
     environ: dict[str, Any] = {
-        "REQUEST_METHOD": scope["method"],
+        "REQUEST_METHOD": scope.get("method", "GET"),  # that of a WebSocket's handshake
         "SCRIPT_NAME": script_name,
         "PATH_INFO": path,
         "QUERY_STRING": query,

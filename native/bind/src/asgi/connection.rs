@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use bicorn_wire::websocket::{Handshake, HandshakeRefusal};
 use bicorn_wire::{
     BodyDecoder, BodyStep, Framing, Head, HeadParser, Progress, Refusal, RefusalKind, push_refusal,
 };
@@ -24,6 +25,7 @@ use crate::asgi::outlet::Outlet;
 use crate::asgi::scope::{Peer, ScopeError};
 use crate::asgi::server::{NEVER, Shared};
 use crate::asgi::steps;
+use crate::asgi::websocket::{WebSocket, push_refused_handshake, read_handshake, turn_scope};
 
 /// Requests of one connection that are begun in one turn of the loop.
 const REQUESTS_PER_TURN: usize = 16;
@@ -37,6 +39,8 @@ enum Phase {
     Head,
     /// A request is being answered, or the rest of its body is awaited.
     Busy,
+    /// It is a WebSocket now.
+    Upgraded,
     /// The last answer has left, and what to do about the connection is to be decided by whoever reads it.
     Ending,
     /// Our side is closed; what the peer still sends is thrown away until it closes too.
@@ -75,6 +79,7 @@ pub struct Conn {
     /// The client waits for a 100 before it sends the body.
     continue_due: Cell<bool>,
     exchange: RefCell<Option<Py<Exchange>>>,
+    websocket: RefCell<Option<Py<WebSocket>>>,
     reading_paused: Cell<bool>,
     eof: Cell<bool>,
     /// `drive` is on the stack.
@@ -103,6 +108,7 @@ impl Conn {
             body_left: Cell::new(Some(0)),
             continue_due: Cell::new(false),
             exchange: RefCell::new(None),
+            websocket: RefCell::new(None),
             reading_paused: Cell::new(false),
             eof: Cell::new(false),
             driving: Cell::new(false),
@@ -113,7 +119,8 @@ impl Conn {
         })
     }
 
-    fn patience(&self, milliseconds: u64) {
+    /// From now it has so long for whatever it is to do.
+    pub fn patience(&self, milliseconds: u64) {
         self.deadline_ms.set(self.shared.now_ms().saturating_add(milliseconds));
     }
 
@@ -146,6 +153,9 @@ impl Conn {
         if matches!(self.phase.get(), Phase::Ending | Phase::Lingering | Phase::Closing | Phase::Lost) {
             return;
         }
+        if self.phase.get() == Phase::Upgraded {
+            return self.on_websocket(py, |websocket| websocket.received(py, bytes));
+        }
         if self.decoder.borrow().is_some() {
             let Some(used) = self.feed(py, bytes, Some(data)) else { return };
             bytes = &bytes[used..];
@@ -173,6 +183,7 @@ impl Conn {
                 if let Some(exchange) = self.exchange(py) {
                     exchange.get().disconnect(py);
                 }
+                self.on_websocket(py, |websocket| websocket.disconnected(py));
                 true
             }
             Phase::Closing => true,
@@ -189,6 +200,8 @@ impl Conn {
         self.phase.set(Phase::Lost);
         self.resume.take();
         self.decoder.take();
+        self.on_websocket(py, |websocket| websocket.disconnected(py));
+        self.websocket.take();
         self.shared.connection_lost(py);
         match self.exchange(py) {
             None => self.forget(py),
@@ -215,7 +228,10 @@ impl Conn {
             self.deadline_ms.set(NEVER);
             self.await_body();
         }
-        if let Some(exchange) = self.exchange(py) {
+        if self.phase.get() == Phase::Upgraded {
+            self.patience(self.shared.websocket.ping_interval_ms);
+            self.on_websocket(py, |websocket| websocket.drained(py));
+        } else if let Some(exchange) = self.exchange(py) {
             exchange.get().drained(py);
         } else if !self.input.borrow().is_empty() {
             self.resume_soon(py);
@@ -249,13 +265,20 @@ impl Conn {
         }
     }
 
-    fn pause_reading(&self, py: Python<'_>) {
+    /// Stops reading until somebody has caught up.
+    pub fn pause_reading(&self, py: Python<'_>) {
         if !self.reading_paused.replace(true) {
             self.out.tell(py, "pause_reading");
         }
     }
 
-    fn resume_reading(&self, py: Python<'_>) {
+    /// Whether somebody has to catch up.
+    pub fn is_reading_paused(&self) -> bool {
+        self.reading_paused.get()
+    }
+
+    /// Reads again.
+    pub fn resume_reading(&self, py: Python<'_>) {
         if self.reading_paused.replace(false) {
             self.out.tell(py, "resume_reading");
         }
@@ -312,6 +335,9 @@ impl Conn {
         let rest = &all[at..];
         if self.phase.get() == Phase::Ending {
             return self.end(py, !rest.is_empty());
+        }
+        if self.phase.get() == Phase::Upgraded && !rest.is_empty() {
+            return self.on_websocket(py, |websocket| websocket.received(py, rest));
         }
         if rest.is_empty() || matches!(self.phase.get(), Phase::Lingering | Phase::Closing | Phase::Lost) {
             return;
@@ -373,21 +399,26 @@ impl Conn {
         }
         parser.reset();
         self.in_head.set(false);
-        // A WebSocket handshake (RFC 6455, 4.1) branches off here: the transport goes to another protocol, with
-        // `bytes`, of which `head.len` are the handshake. As a plain request its Upgrade field means nothing.
+        let handshake = read_handshake(&self.shared, head, bytes);
+        // No two handshakes are alike.
+        let alone = bytes.len() == head.len && handshake.is_none();
         let made = {
             let mut scopes = self.shared.scopes.borrow_mut();
             scopes
-                .make(py, head, bytes, &self.peer, bytes.len() == head.len)
+                .make(py, head, bytes, &self.peer, alone)
                 .and_then(|made| Ok((scopes.scope(py, &made, &self.peer)?, made.terms, made.line(bytes))))
         };
         let (framing, consumed) = (head.framing, head.len);
         self.continue_due.set(head.expects_continue);
         // What runs from here on may come back to this connection.
         drop(parsing);
-        match made {
-            Ok((scope, terms, line)) => self.begin(py, &scope, terms, line, framing, consumed, bytes),
-            Err(error) => self.no_scope(py, error),
+        match (made, handshake) {
+            (Err(error), _) => self.no_scope(py, error),
+            (Ok(_), Some(Err(refusal))) => self.refuse_handshake(py, refusal),
+            (Ok((scope, terms, line)), Some(Ok(handshake))) => {
+                self.begin_websocket(py, &scope, terms, line, handshake, consumed)
+            }
+            (Ok((scope, terms, line)), None) => self.begin(py, &scope, terms, line, framing, consumed, bytes),
         }
     }
 
@@ -446,6 +477,101 @@ impl Conn {
         Read::Begun(consumed)
     }
 
+    /// Begins a request for a WebSocket. Until the application has accepted, it is one like any other.
+    fn begin_websocket(
+        self: &Rc<Self>,
+        py: Python<'_>,
+        scope: &Bound<'_, PyDict>,
+        terms: Terms,
+        line: (&[u8], &[u8]),
+        handshake: Handshake,
+        head_bytes: usize,
+    ) -> Read {
+        if self.shared.is_crowded() {
+            return self.turn_away(py, terms);
+        }
+        let opened = turn_scope(py, scope, &handshake)
+            .and_then(|()| self.shared.handles(py))
+            .and_then(|spare| WebSocket::open(py, self, spare.exchange, handshake));
+        let handles = match opened {
+            Ok(handles) => handles,
+            Err(error) => return self.no_scope(py, error.into()),
+        };
+        self.phase.set(Phase::Busy);
+        self.deadline_ms.set(NEVER);
+        let exchange = handles.exchange.get();
+        exchange.open(py, self, scope, Terms { keep_alive: false, ..terms }, line);
+        exchange.incoming(py).end();
+        self.body_left.set(Some(0));
+        self.exchange.replace(Some(handles.exchange.clone_ref(py)));
+        if let Err(error) = self.run(py, scope, &handles) {
+            exchange.application_ended(py, Err(error));
+        }
+        Read::Begun(head_bytes)
+    }
+
+    #[cold]
+    fn refuse_handshake(self: &Rc<Self>, py: Python<'_>, refusal: HandshakeRefusal) -> Read {
+        self.shared.row().request_refused(refusal.status());
+        let mut answer = Vec::new();
+        let mut date = self.shared.date.borrow_mut();
+        push_refused_handshake(&mut answer, refusal, &self.shared.server, date.now());
+        drop(date);
+        self.out.write(py, &[&answer]);
+        let arguments = (&self.peer.remote_addr, refusal.status(), refusal.text());
+        self.shared.report(py, "request_refused", arguments);
+        self.linger(py);
+        Read::Over
+    }
+
+    // -- as a WebSocket ------------------------------------------------------------------------
+
+    /// What all connections use.
+    pub fn shared(&self) -> &Rc<Shared> {
+        &self.shared
+    }
+
+    /// The WebSocket that the connection is, or is asked to be.
+    pub fn attach(&self, websocket: Py<WebSocket>) {
+        self.websocket.replace(Some(websocket));
+    }
+
+    #[inline]
+    pub fn on_websocket(&self, py: Python<'_>, act: impl FnOnce(&WebSocket)) {
+        let websocket = self.websocket.borrow().as_ref().map(|websocket| websocket.clone_ref(py));
+        if let Some(websocket) = websocket {
+            act(websocket.get());
+        }
+    }
+
+    /// The handshake is answered: from here on the bytes are frames. Gives those that have come already.
+    pub fn upgrade(&self, py: Python<'_>) -> Vec<u8> {
+        self.phase.set(Phase::Upgraded);
+        self.patience(self.shared.websocket.ping_interval_ms);
+        self.resume_reading(py);
+        self.input.take()
+    }
+
+    /// Both sides have said that they close, or the client cannot be talked to (`broken`): then it may go on
+    /// sending, and a close with unread input behind it would take our last words with it.
+    pub fn hang_up(self: &Rc<Self>, py: Python<'_>, broken: bool) {
+        if self.phase.get() != Phase::Upgraded {
+            return;
+        }
+        self.shared.row().sent(self.out.take_sent() as usize);
+        if broken { self.linger(py) } else { self.end(py, false) }
+    }
+
+    /// The application of the WebSocket has ended.
+    pub fn application_left(&self, py: Python<'_>) {
+        self.exchange.take();
+        if self.phase.get() == Phase::Lost {
+            self.forget(py);
+        }
+    }
+
+    // -- bodies --------------------------------------------------------------------------------
+
     #[inline]
     fn open_body(self: &Rc<Self>, py: Python<'_>, framing: Framing, rest: &[u8]) -> Option<usize> {
         if matches!(framing, Framing::None | Framing::Length(0)) {
@@ -493,8 +619,6 @@ impl Conn {
         let coroutine = if plain { coroutine } else { coroutine.call_method0(intern!(py, "__await__"))? };
         steps::start(py, &self.shared, coroutine, &handles.exchange)
     }
-
-    // -- bodies --------------------------------------------------------------------------------
 
     /// Takes what belongs to the body out of `bytes`, and says how many that were; None if the body was refused.
     fn feed(
@@ -773,6 +897,7 @@ impl Conn {
                     exchange.get().cancel(py);
                 }
             }
+            Phase::Upgraded => self.on_websocket(py, |websocket| websocket.tick(py)),
             Phase::Busy | Phase::Ending => {}
             Phase::Idle | Phase::Lingering | Phase::Closing => self.out.tell(py, "abort"),
         }

@@ -23,6 +23,7 @@ use crate::asgi::connection::Conn;
 use crate::asgi::guarded::Guarded;
 use crate::asgi::incoming::Incoming;
 use crate::asgi::server::Shared;
+use crate::asgi::websocket::WebSocket;
 use crate::callable::{Definition, answer, bound};
 use crate::response_head::early_hint;
 
@@ -97,6 +98,8 @@ struct State {
     body_bytes: Cell<u64>,
     dropped: Cell<bool>,
     incoming: Incoming,
+    /// What the request asks to become.
+    websocket: RefCell<Option<Py<WebSocket>>>,
     /// The client is gone, or will send nothing more.
     disconnected: Cell<bool>,
     receiving: RefCell<Vec<Py<PyAny>>>,
@@ -251,6 +254,7 @@ impl Exchange {
                 body_bytes: Cell::new(0),
                 dropped: Cell::new(false),
                 incoming: Incoming::default(),
+                websocket: RefCell::new(None),
                 disconnected: Cell::new(false),
                 receiving: RefCell::new(Vec::new()),
                 draining: RefCell::new(Vec::new()),
@@ -371,6 +375,39 @@ impl Exchange {
         self.disconnect(py);
     }
 
+    // -- as the request of a WebSocket ---------------------------------------------------------
+
+    /// The request asks to become this.
+    pub fn attach(&self, py: Python<'_>, websocket: Py<WebSocket>) {
+        self.state.get(py).websocket.replace(Some(websocket));
+    }
+
+    /// It has become one: this is the answer.
+    pub fn upgraded(&self, py: Python<'_>, head: &[u8]) {
+        let state = self.state.get(py);
+        state.status.set(101);
+        let mut noted = state.head.borrow_mut();
+        noted.clear();
+        noted.extend_from_slice(head);
+    }
+
+    /// The WebSocket, which sent so many bytes of messages, is over.
+    pub fn conclude(&self, py: Python<'_>, message_bytes: u64) {
+        let state = self.state.get(py);
+        state.body_bytes.set(message_bytes);
+        state.stage.set(Stage::Complete);
+        state.leave(py);
+    }
+
+    /// The application raised after it had accepted; `gone` says that the client had left before.
+    pub fn blame(&self, py: Python<'_>, error: PyErr, gone: bool) {
+        let state = self.state.get(py);
+        if !gone || !state.shared.is_of_disconnect(py, &error) {
+            let scope = state.scope.borrow().as_ref().map(|scope| scope.clone_ref(py));
+            state.shared.application_failed(py, error, scope, true);
+        }
+    }
+
     // -- what the steps do ---------------------------------------------------------------------
 
     /// The application was called and has given its coroutine.
@@ -414,8 +451,11 @@ impl Exchange {
         state.run.take();
         state.task.take();
         state.shared.running.set(state.shared.running.get() - 1);
-        if result.is_err() || state.stage.get() != Stage::Complete {
-            self.ended_badly(py, result);
+        let websocket = state.websocket.take();
+        match websocket.filter(|websocket| websocket.get().is_accepted(py)) {
+            Some(websocket) => websocket.get().application_ended(py, result),
+            None if result.is_err() || state.stage.get() != Stage::Complete => self.ended_badly(py, result),
+            None => {}
         }
         state.scope.take();
         state.shared.check_drained(py);
@@ -478,7 +518,6 @@ impl Exchange {
         itself: &Bound<'py, Self>,
         message: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let state = self.state.get(py);
         let message =
             message.cast::<PyDict>().map_err(|_| PyTypeError::new_err("an ASGI message must be a dict"))?;
         let Some(kind) = value(message, intern!(py, "type"))? else {
@@ -487,22 +526,36 @@ impl Exchange {
         let kind = kind
             .cast_into::<PyString>()
             .map_err(|_| PyTypeError::new_err("a message's type must be a str"))?;
+        self.act(py, itself, message, &kind, kind.to_str()?)
+    }
+
+    /// Sends a message of the response; `name` is its type among those of HTTP.
+    #[inline]
+    pub fn act<'py>(
+        &self,
+        py: Python<'py>,
+        itself: &Bound<'py, Self>,
+        message: &Bound<'py, PyDict>,
+        kind: &Bound<'py, PyString>,
+        name: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let state = self.state.get(py);
         let conn = state.conn.borrow().clone();
         let Some(conn) = conn else {
             return if state.disconnected.get() {
                 Err(client_gone())
             } else {
-                Err(out_of_order(&kind, "already complete"))
+                Err(out_of_order(kind, "already complete"))
             };
         };
         if conn.out.closed.get() {
             return Err(client_gone());
         }
-        match kind.to_str()? {
-            "http.response.start" => state.start(py, message, &kind)?,
-            "http.response.body" => return self.body(py, &conn, message, &kind),
+        match name {
+            "http.response.start" => state.start(py, message, kind)?,
+            "http.response.body" => return self.body(py, &conn, message, kind),
             "http.response.early_hint" => state.hint(py, &conn, message)?,
-            "http.response.trailers" => self.trailers(py, &conn, message, &kind)?,
+            "http.response.trailers" => self.trailers(py, &conn, message, kind)?,
             "http.response.pathsend" => return crate::asgi::file_send::path(py, itself, message),
             "http.response.zerocopysend" => return crate::asgi::file_send::file(py, itself, message),
             _ => return Err(PyRuntimeError::new_err(format!("unknown ASGI message type {}", kind.repr()?))),
@@ -657,7 +710,7 @@ impl Exchange {
 }
 
 /// Gives a waiting future its result, unless it is done: cancelled, most likely.
-fn settle(py: Python<'_>, future: &Py<PyAny>, result: Result<&Bound<'_, PyAny>, PyErr>) -> bool {
+pub fn settle(py: Python<'_>, future: &Py<PyAny>, result: Result<&Bound<'_, PyAny>, PyErr>) -> bool {
     let future = future.bind(py);
     let settled = future.call_method0(intern!(py, "done")).and_then(|done| {
         if done.is_truthy()? {

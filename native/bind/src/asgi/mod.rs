@@ -13,3 +13,4 @@ mod outlet;
 mod scope;
 pub mod server;
 mod steps;
+mod websocket;

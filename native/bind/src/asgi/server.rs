@@ -24,6 +24,7 @@ use crate::asgi::exchange::Handles;
 use crate::asgi::guarded::Guarded;
 use crate::asgi::scope::{Peer, Scopes};
 use crate::asgi::steps::Tasks;
+use crate::asgi::websocket::WebSocketRules;
 use crate::names::Names;
 use crate::response_head::ResponseHead;
 use crate::scoreboard::Slot;
@@ -92,6 +93,7 @@ pub struct Shared {
     slot: Slot,
     pub rules: Rules,
     pub timeouts: Timeouts,
+    pub websocket: WebSocketRules,
     /// Bytes of a body or of further requests that are read before the application asks for them.
     pub read_ahead: usize,
     limit_concurrency: usize,
@@ -466,6 +468,7 @@ impl AsgiServer {
         access: Option<Py<AccessLog>>,
     ) -> PyResult<Self> {
         let wire = options.extract::<WireOptions>()?;
+        let websocket = options.extract::<WebSocketRules>()?;
         let options = options.extract::<Options>()?;
         let server = options.server.clone().into_bytes();
         let shared = Rc::new(Shared {
@@ -479,6 +482,7 @@ impl AsgiServer {
             slot: slot.clone(),
             rules: wire.rules(),
             timeouts: options.timeouts(),
+            websocket,
             read_ahead: options.asgi_read_ahead,
             limit_concurrency: options.limit_concurrency,
             connection_limit: options.worker_connections.max(1),
@@ -535,6 +539,17 @@ impl AsgiServer {
         shared.draining.set(true);
         shared.connections.borrow().iter().for_each(|(_, conn)| conn.drain());
         shared.check_drained(py);
+    }
+
+    /// Closes every WebSocket with this code; each ends when its client has closed it too, or has not in time.
+    fn close_websockets(&self, py: Python<'_>, code: u16) {
+        let shared = self.shared.get(py);
+        shared.read_clock();
+        let all: Vec<Rc<Conn>> =
+            shared.connections.borrow().iter().map(|(_, conn)| Rc::clone(conn)).collect();
+        for conn in all {
+            conn.on_websocket(py, |websocket| websocket.go_away(py, code));
+        }
     }
 
     /// Lets go of the loop: it is about to end.

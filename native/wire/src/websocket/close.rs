@@ -92,6 +92,11 @@ impl Closing {
     pub fn may_send(self) -> bool {
         self == Self::Open
     }
+
+    /// Whether our Close may be sent: once.
+    pub fn may_close(self) -> bool {
+        matches!(self, Self::Open | Self::Received)
+    }
 }
 
 #[cfg(test)]
@@ -140,6 +145,8 @@ mod tests {
         assert_eq!(Closing::Open.after_receiving().after_sending(), Closing::Done);
         assert_eq!(Closing::Sent.after_sending(), Closing::Sent);
         assert_eq!(Closing::Received.after_receiving(), Closing::Received);
+        assert!(Closing::Open.may_close() && Closing::Received.may_close());
+        assert!(!Closing::Sent.may_close() && !Closing::Done.may_close());
         assert!(Closing::Open.may_send() && !Closing::Sent.may_send() && !Closing::Received.may_send());
     }
 }

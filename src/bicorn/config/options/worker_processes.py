@@ -6,8 +6,6 @@ from bicorn.config.callables import CLASS
 from bicorn.config.setting import Absent, EnvironmentDefault, Options, Setting
 from bicorn.config.values import COUNT, WORKERS, choice
 
-WEBSOCKET = Absent("WebSocket")
-
 
 class WorkerProcessesOptions(Options, section="Worker Processes"):
     """Settings of the workers."""
@@ -104,8 +102,8 @@ class WorkerProcessesOptions(Options, section="Worker Processes"):
         kind=COUNT,
         cli=("--websocket-max-message-size",),
         unit="bytes",
-        absent=WEBSOCKET,
-        doc="The longest WebSocket message, after decompression. 0 means no limit.",
+        doc="The longest WebSocket message, after decompression; a longer one is answered by a close with 1009. 0 "
+        "means no limit.",
     )
     http_parser = Setting(
         default="auto",
