@@ -9,7 +9,7 @@ import pytest
 from harness.server import Serve, Server
 
 #: Worker classes that the corpus is replayed through.
-WORKER_CLASSES = ("sync", "gthread", "asgi")
+WORKER_CLASSES = ("sync", "gthread", "gevent", "eventlet", "asgi")
 
 #: What answers with what it saw of a request, by worker class where it is not the WSGI application.
 SEEN = {"asgi": "seen_asgi:app"}

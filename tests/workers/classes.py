@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+#: Classes that run each request in a greenlet.
+GREEN: Final = ("gevent", "eventlet")
 #: Classes that serve WSGI applications from the native loop.
-NATIVE: Final = ("sync",)
+NATIVE: Final = ("sync", "gthread", *GREEN)
 #: Every class that serves WSGI applications.
 ALL: Final = (*NATIVE, "tornado")

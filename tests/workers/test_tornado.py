@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from compat.visits import Visits
 from harness.gate import Gate
 from harness.server import Serve, Server
 
@@ -149,18 +148,6 @@ def os_signal(server: Server, sig: signal.Signals) -> None:
     """Send the signal and wait until the arbiter has seen it."""
     server.signal(sig)
     server.wait_for_log(f"Handling signal: {sig.name.removeprefix('SIG').lower()}")
-
-
-@pytest.mark.parametrize("way", ["reload", "max_requests"])
-def test_workers_that_are_replaced_lose_nothing(start: Start, way: str) -> None:
-    server = start("-w", "2", *(["--max-requests", "20"] if way == "max_requests" else []))
-    before = server.wait_for_workers(2)
-    with Visits(server) as visits:
-        if way == "reload":
-            server.signal(signal.SIGHUP)
-        server.wait_for_workers(2, without=before)
-        visits.wait_for(20)
-    assert visits.failures == []
 
 
 def test_a_request_over_graceful_timeout_is_given_up(start: Start, gate: Gate) -> None:

@@ -66,13 +66,33 @@ impl Peer {
 
 /// The client's socket, for applications that look at it: a duplicate made at first use.
 ///
-/// The loop owns the connection, so reading from it or writing to it is at the application's own
-/// risk; `getpeername`, `getsockopt` and the like are what this is for. An environ may be looked at,
+/// The loop leaves the connection alone while the application runs, so an application may take it over:
+/// it speaks on it as long as it likes, and ends with StopIteration. An environ may be looked at,
 /// and come to its end, in any thread; the interpreter lock keeps them apart.
 #[pyclass(module = "bicorn._core")]
 pub struct ClientSocket {
     open: Weak<OwnedFd>,
     socket: Option<Py<PyAny>>,
+}
+
+impl ClientSocket {
+    /// Whether the application has used it.
+    pub fn is_used(&self) -> bool {
+        self.socket.is_some()
+    }
+}
+
+/// The longest timeout that CPython's `socket.settimeout` takes is INT_MAX milliseconds, 24.8 days.
+const BLOCKING_S: u32 = 24 * 24 * 3600;
+
+/// Makes the calls of a socket wait as those of a blocking one do, with a timeout: clearing O_NONBLOCK would
+/// clear it for the loop as well, which shares it. The sockets of gevent and eventlet wait by themselves.
+fn wait_like_a_blocking_one(socket: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    let class = socket.get_type();
+    if class.module()?.to_str()? == "socket" && socket.call_method0("gettimeout")?.is_none() {
+        socket.call_method1("settimeout", (BLOCKING_S,))?;
+    }
+    Ok(socket)
 }
 
 #[pymethods]
@@ -88,7 +108,8 @@ impl ClientSocket {
             let socket = py.import("socket")?.getattr("socket")?;
             let kwargs = [("fileno", std::os::fd::IntoRawFd::into_raw_fd(copy))];
             let kwargs = pyo3::types::IntoPyDict::into_py_dict(kwargs, py)?;
-            self.socket = Some(socket.call((), Some(&kwargs))?.unbind());
+            let socket = wait_like_a_blocking_one(socket.call((), Some(&kwargs))?)?;
+            self.socket = Some(socket.unbind());
         }
         self.socket.as_ref().expect("made above").bind(py).getattr(name)
     }

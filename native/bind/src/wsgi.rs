@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bicorn_reactor::clock::{HttpDate, monotonic_ns};
 use bicorn_reactor::scoreboard::Slot as Row;
 use bicorn_reactor::{Handler, Job, Left, Order, Orders, Outbox, Outcome};
-use pyo3::exceptions::PyException;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyStopIteration, PySystemExit};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -29,6 +29,7 @@ use crate::exchange::{Exchange, Handles, WriteRules};
 use crate::file_wrapper::FileWrapper;
 use crate::front::Front;
 use crate::input::Inputs;
+use crate::peer::ClientSocket;
 use crate::response::End;
 use crate::scoreboard::Slot;
 use crate::stock::Stock;
@@ -249,10 +250,10 @@ impl Wsgi {
     pub fn report<'py>(&self, py: Python<'py>, method: &str, arguments: impl pyo3::call::PyCallArgs<'py>) {
         let worker = self.setup.worker.bind(py);
         if let Err(error) = worker.call_method1(method, arguments) {
-            if error.is_instance_of::<PyException>(py) {
-                error.write_unraisable(py, Some(worker));
-            } else {
+            if ends_process(py, &error) {
                 self.end_with(error);
+            } else {
+                error.write_unraisable(py, Some(worker));
             }
         }
     }
@@ -264,13 +265,16 @@ impl Wsgi {
     }
 
     fn keep_if_fatal(&self, py: Python<'_>, error: PyErr) {
-        if !error.is_instance_of::<PyException>(py) {
+        if ends_process(py, &error) {
             self.end_with(error);
         }
     }
 
     /// The application raised: 500 if nothing has been sent, otherwise the answer breaks off.
     fn failed(&self, py: Python<'_>, open: &Open, error: PyErr) -> Outcome {
+        if error.is_instance_of::<PyStopIteration>(py) && has_taken_socket(py, open) {
+            return Outcome::Aborted { reset: false };
+        }
         let head_sent = open.exchange(py).borrow().response.head_sent;
         self.report(py, "application_failed", (exception(py, &error), &open.environ, head_sent));
         self.keep_if_fatal(py, error);
@@ -369,6 +373,22 @@ fn exception<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyAny> {
         let _ = value.setattr(intern!(py, "__traceback__"), traceback);
     }
     value
+}
+
+/// Whether Python ends a program with it: raised by a signal handler, or by an application that wants to go.
+/// Others that are no `Exception` (GreenletExit, gevent.Timeout) end what they were raised in.
+fn ends_process(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+/// Whether the application has used `gunicorn.socket`.
+fn has_taken_socket(py: Python<'_>, open: &Open) -> bool {
+    let socket = open.environ.bind(py).get_item(intern!(py, "gunicorn.socket")).ok().flatten();
+    socket.is_some_and(|socket| {
+        socket
+            .cast::<ClientSocket>()
+            .is_ok_and(|socket| socket.try_borrow().is_ok_and(|socket| socket.is_used()))
+    })
 }
 
 /// Puts an answer of the server's own into the outbox.

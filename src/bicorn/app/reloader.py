@@ -54,6 +54,10 @@ class Reloader(threading.Thread):
         """Watch one more file, from the next look on."""
         self._files = {*self._files, path}  # A new set, because the thread may be iterating over the old one.
 
+    def poll_only(self) -> None:
+        """Look every second whatever the engine is, because its wait would hold up more than this thread."""
+        self._engine = "poll"
+
     def start(self) -> None:
         """Remember every file as it is now, then start looking."""
         self._known = dict(self._look())

@@ -29,9 +29,7 @@ VARIABLE: Final = "BICORN_NO_GUNICORN_NAMESPACE"
 LATER: Final = "arrives with a later version of Bicorn"
 #: Modules that Gunicorn has and this version has not, each with the reason.
 ABSENT: Final[Mapping[str, str]] = {
-    "gunicorn.workers.ggevent": f"the gevent worker class {LATER} (gevent-websocket's worker needs it)",
-    "gunicorn.workers.geventlet": f"the eventlet worker class {LATER}",
-    "gunicorn.workers.base_async": f"the gevent worker class {LATER}",
+    "gunicorn.workers.base_async": "requests are read by native code, also in gunicorn.workers.ggevent",
     "gunicorn.instrument": f"statsd {LATER}",
     "gunicorn.dirty": f"the pool of task processes {LATER}",
     "gunicorn.debug": f"a trace of every line that runs {LATER}",

@@ -42,9 +42,6 @@ def _split(text: str, default_port: str) -> tuple[str, str]:
             raise Invalid("an IPv6 address is written [ADDRESS] or [ADDRESS]:PORT")
         return host, rest[1:] or default_port
     host, colon, port = text.partition(":")
-    if host.isdigit() and not colon:
-        # The resolver would take the number for an IPv4 address: 8000 is 0.0.31.64 (inet_aton(3)).
-        raise Invalid(f"a port alone is written ':{host}'")
     if ":" in port:
         raise Invalid("an IPv6 address needs brackets: [ADDRESS]:PORT")
     return host, port if colon else default_port

@@ -51,6 +51,10 @@ def _where(settings: Settings, name: str) -> str:
 def _bind(settings: Settings) -> Iterator[str]:
     where = _where(settings, "bind")
     for text in settings.bind:
+        if text.isdigit():
+            # The resolver would take the number for an IPv4 address: 8000 is 0.0.31.64 (inet_aton(3)).
+            yield f"{where} is not allowed: a port alone is written ':{text}'"
+            continue
         try:
             parse_address(text)
         except Invalid as reason:

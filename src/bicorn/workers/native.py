@@ -170,7 +170,7 @@ class NativeWorker(Worker):
     def application_failed(self, error: BaseException, environ: dict[str, Any] | None, head_sent: bool) -> None:
         """The application raised. `head_sent`: too late for a 500, so the connection was broken off."""
         request = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}" if environ else "(no environ)"
-        if not isinstance(error, Exception):
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
             # One of our own signal handlers, which said so already, or an application that ends its process.
             if self.alive:
                 self.log.error("%s raised in request %s: this worker ends", type(error).__name__, request)

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 ALIASES: Final[dict[str, str]] = {
     "sync": "bicorn.workers.sync.SyncWorker",
     "gthread": "bicorn.workers.threads.ThreadWorker",
+    "gevent": "bicorn.workers.gevent.GeventWorker",
+    "eventlet": "bicorn.workers.eventlet.EventletWorker",
+    # Names of Gunicorn's for gevent.pywsgi; here all three are served by the same native loop.
+    "gevent_wsgi": "bicorn.workers.gevent.GeventWorker",
+    "gevent_pywsgi": "bicorn.workers.gevent.GeventWorker",
     "tornado": "bicorn.workers.tornado.TornadoWorker",
     "asgi": "bicorn.workers.asgi.AsgiWorker",
 }
@@ -31,17 +36,11 @@ ALIASES: Final[dict[str, str]] = {
 MOVED: Final[Mapping[str, str]] = {
     "gunicorn.workers.sync.SyncWorker": "bicorn.workers.sync.SyncWorker",
     "gunicorn.workers.gthread.ThreadWorker": "bicorn.workers.threads.ThreadWorker",
+    "gunicorn.workers.geventlet.EventletWorker": "bicorn.workers.eventlet.EventletWorker",
+    "gunicorn.workers.ggevent.GeventWorker": "bicorn.workers.gevent.GeventWorker",
+    "gunicorn.workers.ggevent.GeventPyWSGIWorker": "bicorn.workers.gevent.GeventPyWSGIWorker",
     "gunicorn.workers.gtornado.TornadoWorker": "bicorn.workers.tornado.TornadoWorker",
     "gunicorn.workers.gasgi.ASGIWorker": "bicorn.workers.asgi.AsgiWorker",
-}
-#: Names that Gunicorn has and this version has not: an alias or a dotted name, and what it asks for.
-ABSENT: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("gevent", "gunicorn.workers.ggevent.GeventWorker"), "the gevent worker class"),
-    **dict.fromkeys(
-        ("gevent_wsgi", "gevent_pywsgi", "gunicorn.workers.ggevent.GeventPyWSGIWorker"),
-        "the gevent_pywsgi worker class",
-    ),
-    **dict.fromkeys(("eventlet", "gunicorn.workers.geventlet.EventletWorker"), "the eventlet worker class"),
 }
 #: What to install when the module of a worker class, or one that it imports, is not there.
 INSTALL: Final[Mapping[str, str]] = {
@@ -55,6 +54,8 @@ INSTALL: Final[Mapping[str, str]] = {
     "meinheld": "meinheld",
     "geventwebsocket": "gevent-websocket",
 }
+#: Packages with worker classes for ASGI applications, which Bicorn serves itself.
+ASGI_PACKAGES: Final = frozenset({"uvicorn", "uvicorn_worker"})
 ENTRY_POINT_GROUP: Final = "gunicorn.workers"
 
 
@@ -81,8 +82,6 @@ def load_worker_class(settings: Settings) -> type[Worker]:
 
 def find_worker_class(name: str) -> object:
     """Give what a name leads to, a worker class or not; raise WorkerClassNotFound if that is nothing."""
-    if name in ABSENT and name not in ALIASES:
-        raise WorkerClassNotFound(f"it asks for {ABSENT[name]}, which arrives with a later version of Bicorn; use sync")
     dotted = MOVED.get(name) or ALIASES.get(name, name)
     if dotted.startswith("egg:"):
         return _entry_point(dotted)
@@ -93,7 +92,7 @@ def find_worker_class(name: str) -> object:
 
 
 def _unknown(name: str) -> str:
-    meant = nearest(name, [*ALIASES, *(absent for absent in ABSENT if "." not in absent)])
+    meant = nearest(name, ALIASES)
     hint = f" Did you mean {meant}?" if meant else ""
     return f"there is no such name; known are {', '.join(ALIASES)}, and a class as package.module.Class.{hint}"
 
@@ -116,7 +115,8 @@ def _not_installed(module_name: str, error: ModuleNotFoundError) -> str:
     missing = error.name or module_name
     package = missing.partition(".")[0]
     if package in INSTALL:
-        return f"the package {package} is not installed: pip install {INSTALL[package]}"
+        instead = "; or use asgi, which needs no package" if package in ASGI_PACKAGES else ""
+        return f"the package {package} is not installed: pip install {INSTALL[package]}{instead}"
     if missing != package and error.args:
         return str(error)  # A package that is there lacks a module; Bicorn's gunicorn namespace says which it has.
     return f"there is no module {missing!r}; check the name, and that its package is installed in this environment"

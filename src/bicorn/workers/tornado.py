@@ -118,16 +118,13 @@ class TornadoWorker(Worker):
 
     def _count_request(self) -> None:
         self.nr += 1
-        if self.nr >= self.max_requests and self.alive:
+        if self.nr == self.max_requests:
             self.log.info("Autorestarting worker after current request.")
-            self.alive = False
-            self.server.stop()  # What waits in the listen queue is for the successor.
-            self._over.set()
+            self.ask_for_successor(f"it has served {self.max_requests} requests (max_requests)")
 
     async def _drain(self) -> None:
-        if self.nr < self.max_requests:
-            await self._accept_the_rest()
-            self.server.stop()
+        await self._accept_the_rest()
+        self.server.stop()
         try:
             await asyncio.wait_for(self.server.drain(), self.cfg.graceful_timeout)
         except asyncio.TimeoutError:

@@ -28,9 +28,3 @@ def test_an_address_is_read_as_gunicorn_reads_it(text: str) -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(Invalid, match=r"."):
         parse_address(text)
-
-
-def test_a_number_alone_is_a_port_that_lacks_its_colon() -> None:
-    with pytest.raises(Invalid, match="a port alone is written ':8000'"):
-        parse_address("8000")
-    assert parse_address(":8000") == ("", 8000)

@@ -94,6 +94,7 @@ def test_a_worker_class_may_be_a_class(load: Load) -> None:
     [
         (["-b", "localhost:http"], "'http' is not a port .*HOST:PORT"),
         (["-b", "::1"], "needs brackets"),
+        (["-b", "8000"], r"bind = \['8000'\] \(--bind\) is not allowed: a port alone is written ':8000'"),
         (
             ["-e", "NAME"],
             r"raw_env = \['NAME'\] \(--env\) is not allowed: 'NAME' has no value; each has to be KEY=VALUE",

@@ -81,7 +81,6 @@ def test_an_entry_point_is_found_by_its_distribution(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("gunicorn.workers.ggevent.GeventWorker", "it asks for the gevent worker class"),
         ("gthreads", r"there is no such name; known are sync, .*package.module.Class\. Did you mean gthread\?"),
         ("gevnt", r"Did you mean gevent\?"),
         ("quick", r"known are sync, [\w, ]+ and a class as package.module.Class\.$"),
@@ -102,9 +101,12 @@ def test_what_leads_to_no_class_is_explained(module: types.ModuleType, name: str
 @pytest.mark.parametrize(
     ("name", "package", "advice"),
     [
+        ("gevent", "gevent", r"'bicorn\[gevent\]'"),
+        ("eventlet", "eventlet", r"'bicorn\[eventlet\]'"),
         ("tornado", "tornado", r"'bicorn\[tornado\]'"),
         ("geventwebsocket.gunicorn.workers.GeventWebSocketWorker", "geventwebsocket", "gevent-websocket"),
-        ("uvicorn_worker.UvicornWorker", "uvicorn_worker", "uvicorn-worker"),
+        ("uvicorn_worker.UvicornWorker", "uvicorn_worker", "uvicorn-worker; or use asgi, which needs no package"),
+        ("uvicorn.workers.UvicornWorker", "uvicorn", "uvicorn-worker; or use asgi, which needs no package"),
     ],
 )
 def test_a_missing_package_comes_with_the_command_that_installs_it(

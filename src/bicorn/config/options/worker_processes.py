@@ -39,8 +39,8 @@ class WorkerProcessesOptions(Options, section="Worker Processes"):
         kind=COUNT,
         cli=("--worker-connections",),
         unit="connections",
-        doc="How many clients one worker may serve at a time. An asgi worker that has so many accepts no more until "
-        "one leaves. It concerns gthread and gevent, too; the sync worker accepts the setting and has no use for it.",
+        doc="How many clients one worker may serve at a time. A worker that has so many accepts no more until one "
+        "leaves. It concerns asgi, gthread, gevent and eventlet; the others have no use for it.",
     )
     max_requests = Setting(
         default=0,

@@ -1,0 +1,64 @@
+"""The eventlet worker: a green thread for each request, beside the native loop that reads and writes.
+
+Owns       the patching of the standard library, and the green threads of one process.
+Never      blocks the hub: what may wait runs in a green thread of its own, or in the main one.
+Invariant  the standard library is patched in the worker's process before the application is loaded, unless
+           preload_app loads it earlier; the arbiter's process is patched by nobody but the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import eventlet
+import greenlet
+from eventlet import hubs, patcher, wsgi
+from eventlet.queue import LightQueue
+
+from bicorn.workers.greenlets import GreenWorker, Mailbox
+
+
+class EventletWorker(GreenWorker):
+    """Serves a WSGI application, each request in a green thread of eventlet's."""
+
+    LIBRARY = "eventlet"
+    PATCH = "import eventlet; eventlet.monkey_patch()"
+
+    @classmethod
+    def is_patched(cls) -> bool:
+        return bool(patcher.is_monkey_patched("socket"))
+
+    def patch(self) -> None:
+        hubs.use_hub()  # A new one: the descriptors of a hub that the arbiter's process made are shared with it.
+        eventlet.monkey_patch()
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        app = self.wsgi
+        assert app is not None, "it was just loaded"
+
+        def already_handled(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+            """Tell the loop of connections that eventlet.websocket has taken over and ended."""
+            wsgi.WSGI_LOCAL.already_handled = False
+            body: Iterable[bytes] = app(environ, start_response)
+            if wsgi.WSGI_LOCAL.already_handled:
+                raise StopIteration
+            return body
+
+        self.wsgi = already_handled
+
+    def spawn(self, function: Callable[..., Any], *args: Any) -> None:
+        eventlet.spawn_n(function, *args)
+
+    def wait(self, descriptor: int, seconds: float) -> None:
+        try:
+            hubs.trampoline(descriptor, read=True, timeout=seconds, timeout_exc=TimeoutError)
+        except TimeoutError:
+            return
+
+    def make_mailbox(self) -> Mailbox:
+        return LightQueue()  # type: ignore[no-any-return]  # eventlet is untyped
+
+    def is_in_hub(self) -> bool:
+        return greenlet.getcurrent() is hubs.get_hub().greenlet

@@ -1,0 +1,81 @@
+"""The gevent workers: a greenlet for each request, beside the native loop that reads and writes.
+
+Owns       the patching of the standard library, and the greenlets of one process.
+Never      blocks the hub: what may wait runs in a greenlet of its own, or in the main one.
+Invariant  the standard library is patched in the worker's process before the application is loaded, unless
+           preload_app loads it earlier; the arbiter's process is patched by nobody but the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, ClassVar
+
+import gevent
+from gevent import hub, monkey
+from gevent.event import Event
+from gevent.queue import SimpleQueue
+from gevent.socket import wait_read
+
+from bicorn.workers import pywsgi
+from bicorn.workers.greenlets import GreenWorker, Mailbox
+
+
+class GeventWorker(GreenWorker):
+    """Serves a WSGI application, each request in a greenlet of gevent's."""
+
+    #: For subclasses: a class like gevent.pywsgi.WSGIServer to serve from instead of the native loop, and its handler.
+    server_class: ClassVar[Any] = None
+    wsgi_handler: ClassVar[Any] = None
+
+    LIBRARY = "gevent"
+    PATCH = "from gevent import monkey; monkey.patch_all()"
+
+    @classmethod
+    def is_patched(cls) -> bool:
+        return bool(monkey.is_module_patched("socket"))
+
+    def patch(self) -> None:
+        monkey.patch_all()
+        hub.reinit()
+
+    def init_process(self) -> None:
+        self.told_to_stop = Event()
+        super().init_process()
+
+    def run(self) -> None:
+        if self.server_class is not None:
+            pywsgi.serve(self, self.server_class, self.wsgi_handler)
+        else:
+            super().run()
+
+    def spawn(self, function: Callable[..., Any], *args: Any) -> None:
+        gevent.spawn(function, *args)
+
+    def wait(self, descriptor: int, seconds: float) -> None:
+        with gevent.Timeout(seconds, False):
+            wait_read(descriptor)
+
+    def make_mailbox(self) -> Mailbox:
+        return SimpleQueue()  # type: ignore[no-any-return]  # gevent is untyped
+
+    def is_in_hub(self) -> bool:
+        return gevent.getcurrent() is gevent.get_hub()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self.told_to_stop.set()
+
+    def count_request(self) -> None:
+        """Count a request that did not come from the native loop."""
+        self.nr += 1
+        if self.nr == self.max_requests:
+            self.recycle()
+
+
+class GeventPyWSGIWorker(GeventWorker):
+    """Serves from gevent's own WSGI server; subclasses set `wsgi_handler`, and some `server_class`."""
+
+    server_class = pywsgi.PyWSGIServer
+    wsgi_handler = pywsgi.PyWSGIHandler
