@@ -1,8 +1,8 @@
-"""A real proxy in front of a server: nginx, listening on a unix socket of its own.
+"""A real proxy in front of a server: nginx, or HAProxy where the address of the client counts.
 
 Owns       the proxy's process and its configuration file.
-Never      picks a port: a socket in the file system is nobody else's.
-Invariant  a Proxy that was made accepts connections.
+Never      picks a port: a socket in the file system, or one that is bound before, is nobody else's.
+Invariant  a proxy that is given out accepts connections.
 """
 
 from __future__ import annotations
@@ -49,9 +49,26 @@ http {{
 }}
 """
 
+#: The frontend's socket is inherited. `unique-id` is one of the TLVs of version 2.
+HAPROXY = """
+global
+    maxconn 100
+defaults
+    mode http
+    timeout connect 10s
+    timeout client 30s
+    timeout server 30s
+    unique-id-format %[uuid()]
+frontend front
+    bind fd@{fd}
+    default_backend app
+backend app
+    server app {upstream} {words}
+"""
+
 
 class Proxy:
-    """A proxy that runs."""
+    """nginx, on a unix socket."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -67,28 +84,41 @@ class Proxy:
 @contextlib.contextmanager
 def nginx(upstream: str) -> Iterator[Proxy]:
     """Run nginx before `upstream`, host:port or unix:path, with connections to it that are kept."""
-    with _run("nginx", NGINX.format(directory="{directory}", upstream=upstream), "-c") as proxy:
-        yield proxy
-
-
-@contextlib.contextmanager
-def _run(program: str, configuration: str, *arguments: str) -> Iterator[Proxy]:
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
     # A directory of its own: a test's own one is too long for the address of a unix socket.
-    with tempfile.TemporaryDirectory(prefix=f"{program}-") as path:
+    with tempfile.TemporaryDirectory(prefix="nginx-") as path:
         proxy = Proxy(Path(path))
-        file = proxy.directory / "proxy.conf"
-        file.write_text(configuration.replace("{directory}", path))
-        with open(proxy.directory / "error.log", "ab") as log:
-            process = subprocess.Popen([program, *arguments, str(file)], stdout=log, stderr=log)
-        try:
+        configuration = NGINX.format(directory=path, upstream=upstream)
+        with _running("nginx", ["-c"], configuration, proxy.directory) as process:
             wait_until(lambda: process.poll() is not None or _answers(proxy), lambda: proxy.errors)
             assert process.poll() is None, proxy.errors
             yield proxy
-        finally:
-            process.terminate()
-            process.wait(DEADLINE_S)
+
+
+@contextlib.contextmanager
+def haproxy(upstream: str, words: str) -> Iterator[socket.socket]:
+    """Run HAProxy before `upstream`, host:port; `words` end its server line. Gives the socket on which it listens."""
+    with tempfile.TemporaryDirectory(prefix="haproxy-") as path, socket.create_server(("127.0.0.1", 0)) as front:
+        configuration = HAPROXY.format(fd=front.fileno(), upstream=upstream, words=words)
+        # What connects before it runs waits in the queue.
+        with _running("haproxy", ["-db", "-f"], configuration, Path(path), pass_fds=(front.fileno(),)):
+            yield front
+
+
+@contextlib.contextmanager
+def _running(
+    program: str, arguments: list[str], configuration: str, directory: Path, pass_fds: tuple[int, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    file = directory / "proxy.conf"
+    file.write_text(configuration)
+    with open(directory / "error.log", "ab") as log:
+        process = subprocess.Popen([program, *arguments, str(file)], stdout=log, stderr=log, pass_fds=pass_fds)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(DEADLINE_S)
 
 
 def _answers(proxy: Proxy) -> bool:

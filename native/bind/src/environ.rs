@@ -140,6 +140,13 @@ impl Environs {
             environ.set_item(intern!(py, "REMOTE_PORT"), port)?;
         }
         environ.set_item(intern!(py, "gunicorn.socket"), &shown.socket)?;
+        if let Some(proxied) = &shown.proxied {
+            environ.set_item(intern!(py, "PROXY_PROTOCOL"), proxied.protocol)?;
+            if let Some((address, port)) = &proxied.address {
+                environ.set_item(intern!(py, "PROXY_ADDR"), address)?;
+                environ.set_item(intern!(py, "PROXY_PORT"), port)?;
+            }
+        }
         Ok(environ)
     }
 

@@ -8,24 +8,27 @@ use std::sync::Arc;
 use bicorn_reactor::clock::HttpDate;
 use bicorn_reactor::scoreboard::Slot as Row;
 use bicorn_reactor::{Application, Incident, Outbox};
-use bicorn_wire::Refusal;
+use bicorn_wire::{Origin, Refusal};
 use pyo3::prelude::*;
 use rustix::net::SocketAddrAny;
 
 use crate::chunk::Chunk;
 use crate::peer::Peer;
+use crate::trust::AllowList;
 use crate::wsgi::{Stream, Wsgi, push_error};
 
 /// The worker, as its loop sees it.
 pub struct Front {
     wsgi: Arc<Wsgi>,
+    /// Who may send a PROXY header.
+    proxies: AllowList,
     date: HttpDate,
 }
 
 impl Front {
     /// The front of a worker.
-    pub fn new(wsgi: Arc<Wsgi>) -> Self {
-        Self { wsgi, date: HttpDate::default() }
+    pub fn new(wsgi: Arc<Wsgi>, proxies: AllowList) -> Self {
+        Self { wsgi, proxies, date: HttpDate::default() }
     }
 }
 
@@ -41,6 +44,14 @@ impl Application for Front {
 
     fn peer(&mut self, listener: usize, address: Option<SocketAddrAny>) -> Box<Peer> {
         Box::new(Peer::new(listener, address, |address| self.wsgi.trusts(address)))
+    }
+
+    fn relays(&mut self, peer: &mut Box<Peer>, origin: Origin) -> bool {
+        let allowed = self.proxies.allows(peer.address.map(|address| address.ip()));
+        if allowed {
+            peer.origin = Some(origin);
+        }
+        allowed
     }
 
     fn refuse(&mut self, refusal: &Refusal, peer: &mut Box<Peer>, outbox: &mut Outbox<Chunk>) {

@@ -151,6 +151,7 @@ impl Site {
         let Options { wire, driver: options } = self.options;
         let environ_rules = Arc::new(options.environ_rules(py, &self.listeners, &wire)?);
         let (rules, timeouts, spool) = (wire.rules(), options.timeouts(), options.spool());
+        let (proxy, proxies) = (wire.proxy_rules(), wire.proxies()?);
         let write_rules =
             WriteRules { waiting_bytes: options.body_buffer_size as u64, patience_ms: timeouts.write_ms };
         let unusable =
@@ -171,7 +172,9 @@ impl Site {
                 orders: Arc::clone(&orders),
             },
         )?);
-        let core = Core::new(Front::new(Arc::clone(&wsgi)), rules, timeouts, spool, options.max_requests);
+        let front = Front::new(Arc::clone(&wsgi), proxies);
+        let mut core = Core::new(front, rules, timeouts, spool, options.max_requests);
+        core.proxy = proxy;
         let sources = Sources {
             listeners: self
                 .listeners

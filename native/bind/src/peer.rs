@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
+use bicorn_wire::Origin;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -18,6 +19,8 @@ pub struct Peer {
     pub trusted: bool,
     /// None for a unix socket.
     pub address: Option<SocketAddr>,
+    /// For whom it opened the connection, by its own PROXY header.
+    pub origin: Option<Origin>,
     shown: Option<Shown>,
 }
 
@@ -27,8 +30,18 @@ pub struct Shown {
     pub remote_addr: Py<PyString>,
     /// `REMOTE_PORT`, which a unix socket has not.
     pub remote_port: Option<Py<PyString>>,
+    /// What came of a PROXY header.
+    pub proxied: Option<Proxied>,
     /// `gunicorn.socket`: one object a connection, a real socket only when it is used.
     pub socket: Py<ClientSocket>,
+}
+
+/// What an environ says of a PROXY header.
+pub struct Proxied {
+    /// `PROXY_PROTOCOL`.
+    pub protocol: &'static str,
+    /// `PROXY_ADDR` and `PROXY_PORT`, where the header names them.
+    pub address: Option<(Py<PyString>, Py<PyString>)>,
 }
 
 impl Peer {
@@ -40,28 +53,51 @@ impl Peer {
     ) -> Self {
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         let trusted = trusts(address.map(|address| address.ip()));
-        Self { listener, trusted, address, shown: None }
+        Self { listener, trusted, address, origin: None, shown: None }
     }
 
-    /// The peer's address as text, empty for a unix socket.
+    /// The client: who the proxy says it is, or the peer itself; none behind a unix socket.
+    pub fn client(&self) -> Option<SocketAddr> {
+        match self.origin {
+            Some(Origin::Relayed { client, .. }) => Some(client),
+            _ => self.address,
+        }
+    }
+
+    /// The client's address as text, empty for a unix socket.
     pub fn address_text(&self) -> String {
-        self.address.map(|address| address.ip().to_string()).unwrap_or_default()
+        self.client().map(|address| address.ip().to_string()).unwrap_or_default()
+    }
+
+    fn proxied(&self, py: Python<'_>) -> Option<Proxied> {
+        let origin = self.origin?;
+        let address = if let Origin::Relayed { proxy, .. } = origin {
+            Some((PyString::new(py, &proxy.ip().to_string()).unbind(), port_text(py, proxy.port())))
+        } else {
+            None
+        };
+        Some(Proxied { protocol: origin.protocol(), address })
     }
 
     /// What Python shows of it.
     #[inline]
     pub fn shown(&mut self, py: Python<'_>, socket: Option<&Arc<OwnedFd>>) -> PyResult<&Shown> {
         if self.shown.is_none() {
-            let port = self.address.map(|address| address.port());
+            let port = self.client().map(|address| address.port());
             let socket = socket.map(Arc::downgrade).unwrap_or_default();
             self.shown = Some(Shown {
                 remote_addr: PyString::new(py, &self.address_text()).unbind(),
-                remote_port: port.map(|port| PyString::new(py, itoa::Buffer::new().format(port)).unbind()),
+                remote_port: port.map(|port| port_text(py, port)),
+                proxied: self.proxied(py),
                 socket: Py::new(py, ClientSocket { open: socket, socket: None })?,
             });
         }
         Ok(self.shown.as_ref().expect("made above"))
     }
+}
+
+fn port_text(py: Python<'_>, port: u16) -> Py<PyString> {
+    PyString::new(py, itoa::Buffer::new().format(port)).unbind()
 }
 
 /// The client's socket, for applications that look at it: a duplicate made at first use.

@@ -55,10 +55,31 @@ impl Network {
     }
 }
 
-/// The rules.
-pub struct Trust {
+/// Addresses and networks that are allowed something.
+pub struct AllowList {
     everybody: bool,
     networks: Vec<Network>,
+}
+
+impl AllowList {
+    /// The list from a setting: addresses, networks, or `*`.
+    pub fn new(allow: &[String]) -> PyResult<Self> {
+        let networks: PyResult<_> =
+            allow.iter().filter(|entry| *entry != "*").map(|entry| Network::parse(entry)).collect();
+        Ok(Self { everybody: allow.iter().any(|entry| entry == "*"), networks: networks? })
+    }
+
+    /// Whether a peer is on it. A peer on a unix socket has no address and always is: who may connect
+    /// there is decided by the file's permissions.
+    pub fn allows(&self, address: Option<IpAddr>) -> bool {
+        self.everybody
+            || address.is_none_or(|address| self.networks.iter().any(|network| network.contains(address)))
+    }
+}
+
+/// The rules.
+pub struct Trust {
+    forwarders: AllowList,
     /// Upper-case field name and the value that means https.
     pub secure_scheme_headers: Vec<(Vec<u8>, Vec<u8>)>,
     forwarder_headers: Vec<Vec<u8>>,
@@ -74,11 +95,8 @@ impl Trust {
         forwarder_headers: Vec<String>,
         header_map: &str,
     ) -> PyResult<Self> {
-        let networks: PyResult<_> =
-            allow.iter().filter(|entry| *entry != "*").map(|entry| Network::parse(entry)).collect();
         Ok(Self {
-            everybody: allow.iter().any(|entry| entry == "*"),
-            networks: networks?,
+            forwarders: AllowList::new(allow)?,
             secure_scheme_headers: secure_scheme_headers
                 .into_iter()
                 .map(|(name, value)| (name.to_ascii_uppercase().into_bytes(), value.into_bytes()))
@@ -96,18 +114,16 @@ impl Trust {
         })
     }
 
-    /// Whether a peer may speak for somebody else. A peer on a unix socket has no address and is
-    /// trusted: who may connect there is decided by the file's permissions.
+    /// Whether a peer may speak for somebody else.
     pub fn trusts(&self, address: Option<IpAddr>) -> bool {
-        self.everybody
-            || address.is_none_or(|address| self.networks.iter().any(|network| network.contains(address)))
+        self.forwarders.allows(address)
     }
 
     /// The client that trusted proxies speak for, from one `X-Forwarded-For`: of the list that grew from left to
     /// right, the last entry that is no trusted proxy itself, or the first of all when every one is.
     pub fn client<'a>(&self, forwarded_for: &'a [u8]) -> Option<&'a str> {
         let mut hops = std::str::from_utf8(forwarded_for).ok()?.split(',').map(str::trim);
-        if self.everybody {
+        if self.forwarders.everybody {
             return hops.next().filter(|hop| !hop.is_empty());
         }
         let stranger = |hop: &&str| hop.parse().map_or(true, |address| !self.trusts(Some(address)));

@@ -3,10 +3,10 @@
 //! Owns       their conversion into the rules of `wire` and into whom to trust.
 //! Never      knows a default: `bicorn.config` does.
 
-use bicorn_wire::{Leniency, Limits, Rules};
+use bicorn_wire::{Leniency, Limits, ProxyRules, Rules};
 use pyo3::prelude::*;
 
-use crate::trust::Trust;
+use crate::trust::{AllowList, Trust};
 
 /// Settings by their own names, out of the dictionary that a worker fills in.
 #[derive(FromPyObject)]
@@ -29,6 +29,9 @@ pub struct WireOptions {
     forwarder_headers: Vec<String>,
     forwarded_allow_ips: Vec<String>,
     secure_scheme_headers: Vec<(String, String)>,
+    proxy_protocol: String,
+    proxy_allow_ips: Vec<String>,
+    limit_proxy_header: usize,
 }
 
 /// Seconds as milliseconds; 0 stands for "no timeout" where `unbounded` says so.
@@ -58,6 +61,18 @@ impl WireOptions {
                 casefold_method: self.casefold_http_method,
             },
         }
+    }
+
+    /// What of the PROXY protocol is looked for, if any of it is.
+    pub fn proxy_rules(&self) -> Option<ProxyRules> {
+        let v1 = matches!(&*self.proxy_protocol, "v1" | "auto");
+        let v2 = matches!(&*self.proxy_protocol, "v2" | "auto");
+        (v1 || v2).then_some(ProxyRules { v1, v2, header_bytes: self.limit_proxy_header })
+    }
+
+    /// Who may send a PROXY header.
+    pub fn proxies(&self) -> PyResult<AllowList> {
+        AllowList::new(&self.proxy_allow_ips)
     }
 
     /// Who may speak for others.

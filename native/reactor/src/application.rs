@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use bicorn_wire::Refusal;
+use bicorn_wire::{Origin, Refusal};
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
@@ -56,6 +56,9 @@ pub trait Application: Sized {
 
     /// A connection was accepted on the listener with this index.
     fn peer(&mut self, listener: usize, address: Option<SocketAddrAny>) -> Self::Peer;
+
+    /// A PROXY header says for whom the connection was opened; false if this peer may not send one.
+    fn relays(&mut self, peer: &mut Self::Peer, origin: Origin) -> bool;
 
     /// Writes the answer to a refused request, and whatever log line is due.
     fn refuse(&mut self, refusal: &Refusal, peer: &mut Self::Peer, outbox: &mut Outbox<Self::Chunk>);

@@ -73,6 +73,8 @@ impl<A: Application> Responding<A> {
 
 /// Where a connection is in its life.
 pub enum Stage<A: Application> {
+    /// Before the first request, where a PROXY header may stand: what has come of it.
+    Preamble(Vec<u8>),
     /// Between two requests, or before the first.
     Idle,
     /// A part of a request has arrived.

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use bicorn_wire::{HeadParser, Rules};
+use bicorn_wire::{HeadParser, ProxyRules, Rules};
 
 use crate::application::Application;
 use crate::clock::Clock;
@@ -45,6 +45,8 @@ pub struct Core<A: Application> {
     pub app: A,
     /// The rules of the wire.
     pub rules: Rules,
+    /// What of the PROXY protocol is looked for at the beginning of a connection; none, if it is not.
+    pub proxy: Option<ProxyRules>,
     /// The timeouts.
     pub timeouts: Timeouts,
     /// Time.
@@ -89,6 +91,7 @@ impl<A: Application> Core<A> {
         Self {
             app,
             rules,
+            proxy: None,
             timeouts,
             wheel: Wheel::new(clock.now_ms()),
             clock,

@@ -20,6 +20,7 @@ use crate::core::{
 use crate::intake::{Body, Intake, IntakeError, RequestBody};
 use crate::job::{Fate, Job, Request, Task};
 use crate::outbox::{Flush, Outbox};
+use crate::preamble;
 use crate::respond::{
     discard, finished, flush, pump, refuse, refuse_unstored, reset_at_close, respond_later,
 };
@@ -72,6 +73,7 @@ pub fn take_in<A: Application>(
 ) -> Verdict {
     while !input.is_empty() {
         let step = match &mut connection.stage {
+            Stage::Preamble(_) => preamble::go_on(connection, core, input),
             Stage::Idle => begin(connection, core, input),
             Stage::Reading(_) => go_on_reading(connection, core, input),
             Stage::Serving(pending) => {
@@ -93,7 +95,7 @@ pub fn take_in<A: Application>(
 }
 
 /// How a step ended: the bytes it used up, or the end of this read.
-type Step = Result<usize, Verdict>;
+pub(crate) type Step = Result<usize, Verdict>;
 
 /// The first bytes of a request: nearly always the whole of it.
 #[inline]
@@ -363,7 +365,7 @@ pub fn resume<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>
             Err(verdict) => verdict,
         },
         Stage::Lingering => discard(connection, core),
-        Stage::Idle | Stage::Reading(_) => read(connection, core),
+        Stage::Preamble(_) | Stage::Idle | Stage::Reading(_) => read(connection, core),
         Stage::Serving(_) => Keep,
     }
 }
@@ -388,7 +390,7 @@ pub fn pull<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) 
 pub fn readable<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
     connection.begun = 0;
     match connection.stage {
-        Stage::Idle | Stage::Reading(_) => read(connection, core),
+        Stage::Preamble(_) | Stage::Idle | Stage::Reading(_) => read(connection, core),
         Stage::Lingering => discard(connection, core),
         Stage::Serving(_) | Stage::Responding(_) => Keep,
     }
@@ -408,6 +410,8 @@ enum Awaited {
 fn awaited<A: Application>(stage: &Stage<A>) -> Awaited {
     match stage {
         Stage::Idle => Awaited::Request,
+        Stage::Preamble(held) if held.is_empty() => Awaited::Request,
+        Stage::Preamble(_) => Awaited::Head,
         Stage::Reading(reading) if reading.body.is_none() => Awaited::Head,
         Stage::Reading(_) => Awaited::Body,
         Stage::Serving(_) => Awaited::Answer,

@@ -18,6 +18,7 @@ pub mod intake;
 pub mod job;
 pub mod orders;
 pub mod outbox;
+mod preamble;
 pub mod respond;
 pub mod scoreboard;
 pub mod server;

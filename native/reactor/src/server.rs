@@ -523,6 +523,9 @@ impl<A: Application> Server<A> {
         self.next_generation = (self.next_generation + 1) % NOT_A_CONNECTION;
         self.core.app.slot().connection_opened();
         let connection = entry.insert(Connection::new(socket, peer, token));
+        if self.core.proxy.is_some() {
+            connection.stage = Stage::Preamble(Vec::new());
+        }
         match self.parked_ms.get(token.key as usize) {
             Some(parked_ms) => connection.parked_ms = *parked_ms,
             None => self.parked_ms.resize(token.key as usize + 1, u64::MAX),
@@ -638,7 +641,7 @@ impl<A: Application> Server<A> {
         }
         self.closed = Closed::default();
         for (_, connection) in &mut self.connections {
-            if matches!(connection.stage, Stage::Idle | Stage::Lingering) {
+            if matches!(connection.stage, Stage::Preamble(_) | Stage::Idle | Stage::Lingering) {
                 self.core.patience(connection, self.core.timeouts.drain_idle_ms);
             }
         }

@@ -14,7 +14,7 @@ use bicorn_reactor::{
     Application, Core, Crew, Handler, Incident, Job, Left, Order, Orders, Outbox, Outcome, RequestBody,
     Server, Sources, Spool, SpoolRules, Timeouts, Unattached, Watch,
 };
-use bicorn_wire::{Refusal, Rules, push_refusal};
+use bicorn_wire::{Origin, ProxyRules, Refusal, Rules, push_refusal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
@@ -65,6 +65,10 @@ impl Application for Front {
     }
 
     fn peer(&mut self, _: usize, _: Option<SocketAddrAny>) {}
+
+    fn relays(&mut self, (): &mut (), origin: Origin) -> bool {
+        origin.protocol() != "LOCAL"
+    }
 
     fn refuse(&mut self, refusal: &Refusal, (): &mut (), outbox: &mut Outbox<Vec<u8>>) {
         outbox.push_with(|out| push_refusal(out, refusal.status, b"test", HttpDate::default().now(), true));
@@ -140,6 +144,10 @@ const TIMEOUTS: Timeouts = Timeouts {
 };
 
 fn start(threads: usize, timeouts: Timeouts) -> Running {
+    start_behind(None, threads, timeouts)
+}
+
+fn start_behind(proxy: Option<ProxyRules>, threads: usize, timeouts: Timeouts) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
@@ -155,7 +163,8 @@ fn start(threads: usize, timeouts: Timeouts) -> Running {
     };
     let spool = SpoolRules { body_bytes: 100_000, total_bytes: 1_000_000, directory: std::env::temp_dir() };
     let front = Front { slot: Box::new(Slot::default()) };
-    let core = Core::new(front, Rules::default(), timeouts, Spool::new(spool), u64::MAX);
+    let mut core = Core::new(front, Rules::default(), timeouts, Spool::new(spool), u64::MAX);
+    core.proxy = proxy;
     let crew = Crew::new(Server::new(core, sources).unwrap(), Arc::clone(&orders), threads).unwrap();
     let echo = Echo { seen: Arc::clone(&seen) };
     let thread = std::thread::spawn(move || run(&crew, &echo, threads));
@@ -235,6 +244,40 @@ fn a_connection_serves_request_after_request_and_the_same_head_again() {
         }
         server.drain();
     }
+}
+
+#[test]
+fn a_proxy_header_may_come_before_the_first_request_however_it_is_cut() {
+    let server = start_behind(Some(ProxyRules::default()), 1, TIMEOUTS);
+    let request = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+    for header in [&b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"[..], b"", b"\r\n\r\n"] {
+        let bytes = [header, request, request].concat();
+        for size in [1, 5, bytes.len()] {
+            let mut client = server.connect();
+            client.set_nodelay(true).unwrap();
+            for piece in bytes.chunks(size) {
+                client.write_all(piece).unwrap();
+            }
+            assert_eq!([text(&mut client), text(&mut client)], ["/a 0 none", "/a 0 none"]);
+        }
+    }
+    server.drain();
+}
+
+#[test]
+fn a_proxy_header_that_is_broken_or_not_allowed_is_refused_and_no_second_one_is_read() {
+    let server = start_behind(Some(ProxyRules::default()), 1, TIMEOUTS);
+    let unknown = "PROXY UNKNOWN\r\n";
+    let local = "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    let twice = format!("{unknown}{unknown}");
+    for (header, status) in [("PROXY nonsense\r\n", "400"), (local, "403"), (&*twice, "400")] {
+        let mut client = server.connect();
+        write!(client, "{header}GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let (head, _) = answer(&mut client);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert!(is_closed(&mut client));
+    }
+    server.drain();
 }
 
 #[test]

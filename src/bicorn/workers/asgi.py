@@ -77,6 +77,7 @@ class AsgiWorker(Worker):
     """Serves an ASGI application; a WSGI application in a pool of threads."""
 
     SAYS_READY: ClassVar[bool] = True
+    READS_PROXY_HEADERS: ClassVar[bool] = True
 
     event_loop: asyncio.AbstractEventLoop
     server: AsgiServer | None = None

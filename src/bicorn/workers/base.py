@@ -85,6 +85,8 @@ class Worker:
     ]
     #: What run() calls the application with; None leaves it to the subclass to find out.
     INTERFACE: ClassVar[Interface | None] = None
+    #: Whether run() looks for PROXY headers (proxy_protocol) before the first request of a connection.
+    READS_PROXY_HEADERS: ClassVar[bool] = False
     #: Whether run() calls mark_ready() itself, at the moment when it accepts.
     SAYS_READY: ClassVar[bool] = False
 

@@ -38,6 +38,9 @@ WIRE_SETTINGS: Final = (
     "header_map",
     "forwarder_headers",
     "forwarded_allow_ips",
+    "proxy_protocol",
+    "proxy_allow_ips",
+    "limit_proxy_header",
 )
 
 #: How long an idle keep-alive connection of a draining worker stays open, in seconds: a request that the client sent
@@ -145,7 +148,22 @@ class Request:
             scheme=environ["wsgi.url_scheme"],
             body=environ["wsgi.input"],
             remote_addr=(address, int(port)) if port else address,
+            proxy_protocol_info=proxy_protocol_info(environ),
         )
+
+
+def proxy_protocol_info(environ: dict[str, Any]) -> dict[str, Any] | None:
+    """What the connection's PROXY header said, under Gunicorn's names; None without one."""
+    if "PROXY_PROTOCOL" not in environ:
+        return None
+    is_relayed = "PROXY_ADDR" in environ
+    return {
+        "proxy_protocol": environ["PROXY_PROTOCOL"],
+        "client_addr": environ["REMOTE_ADDR"] if is_relayed else None,
+        "client_port": int(environ["REMOTE_PORT"]) if is_relayed else None,
+        "proxy_addr": environ["PROXY_ADDR"] if is_relayed else None,
+        "proxy_port": int(environ["PROXY_PORT"]) if is_relayed else None,
+    }
 
 
 def request_fields(environ: dict[str, Any]) -> list[tuple[str, str]]:

@@ -56,6 +56,7 @@ class NativeWorker(Worker):
 
     INTERFACE: ClassVar[Interface | None] = Interface.WSGI
     SAYS_READY: ClassVar[bool] = True
+    READS_PROXY_HEADERS: ClassVar[bool] = True
     #: Whether requests of one process run side by side: `wsgi.multithread`.
     MULTITHREAD: ClassVar[bool] = False
 

@@ -74,6 +74,12 @@ def load_worker_class(settings: Settings) -> type[Worker]:
             raise WorkerClassNotFound(_no_worker(found))
     except WorkerClassNotFound as reason:
         raise ConfigError(f"worker_class = {named!r} ({settings.source_of('worker_class')}): {reason}") from reason
+    if settings.proxy_protocol != "off" and not found.READS_PROXY_HEADERS:
+        where = f"proxy_protocol = {settings.proxy_protocol!r} ({settings.source_of('proxy_protocol')})"
+        raise ConfigError(
+            f"{where}: the worker class {settings.worker_class_str!r} reads its requests itself and knows no PROXY "
+            "header; use sync, gthread, gevent or eventlet, or remove the setting"
+        )
     setup = getattr(found, "setup", None)
     if setup is not None:
         setup()

@@ -27,7 +27,6 @@ ASKING = {
     "asgi_loop": "'uvloop'",
     "asgi_lifespan": "'off'",
     "http_parser": "'fast'",
-    "proxy_protocol": "True",
     "protocol": "'uwsgi'",
     "suppress_ragged_eofs": "False",
     "statsd_host": "'localhost'",
@@ -65,8 +64,8 @@ def test_what_asks_for_nothing_is_accepted(load: Load, text: str) -> None:
 def test_it_is_refused_wherever_it_comes_from(load: Load) -> None:
     with pytest.raises(ConfigError, match=r"keyfile = 'k' \(--keyfile in GUNICORN_CMD_ARGS\) asks for TLS"):
         load(GUNICORN_CMD_ARGS="--keyfile k")
-    with pytest.raises(ConfigError, match=r"proxy_protocol = 'auto' \(--proxy-protocol\) asks for the PROXY protocol"):
-        load("run:app", "--proxy-protocol")
+    with pytest.raises(ConfigError, match=r"http_parser = 'fast' \(--http-parser\) asks for a choice of HTTP parsers"):
+        load("run:app", "--http-parser", "fast")
 
 
 def test_more_threads_than_one_ask_for_gthread(load: Load) -> None:

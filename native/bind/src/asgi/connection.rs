@@ -11,7 +11,8 @@ use std::rc::Rc;
 
 use bicorn_wire::websocket::{Handshake, HandshakeRefusal};
 use bicorn_wire::{
-    BodyDecoder, BodyStep, Framing, Head, HeadParser, Progress, Refusal, RefusalKind, push_refusal,
+    BodyDecoder, BodyStep, Framing, Head, HeadParser, Progress, ProxyStep, Refusal, RefusalKind,
+    parse_proxy_header, push_refusal,
 };
 use pyo3::ffi;
 use pyo3::intern;
@@ -70,6 +71,8 @@ pub struct Conn {
     /// Who is there.
     pub peer: Peer,
     phase: Cell<Phase>,
+    /// What has come of a PROXY header, while one may come.
+    preamble: RefCell<Option<Vec<u8>>>,
     input: RefCell<Vec<u8>>,
     parsing: RefCell<(HeadParser, Head)>,
     in_head: Cell<bool>,
@@ -101,6 +104,7 @@ impl Conn {
             out: Outlet::new(),
             peer,
             phase: Cell::new(Phase::Idle),
+            preamble: RefCell::new(shared.proxy_rules.map(|_| Vec::new())),
             input: RefCell::default(),
             parsing: RefCell::default(),
             in_head: Cell::new(false),
@@ -156,6 +160,10 @@ impl Conn {
         if self.phase.get() == Phase::Upgraded {
             return self.on_websocket(py, |websocket| websocket.received(py, bytes));
         }
+        let preamble = self.preamble.take();
+        if let Some(held) = preamble {
+            return self.read_preamble(py, held, bytes);
+        }
         if self.decoder.borrow().is_some() {
             let Some(used) = self.feed(py, bytes, Some(data)) else { return };
             bytes = &bytes[used..];
@@ -164,6 +172,25 @@ impl Conn {
             self.hold(py, bytes);
         } else {
             self.drive(py, bytes);
+        }
+    }
+
+    /// Looks for a PROXY header in front of the first request: in what has come of one, and in what comes now.
+    #[cold]
+    fn read_preamble(self: &Rc<Self>, py: Python<'_>, mut held: Vec<u8>, bytes: &[u8]) {
+        let rules = self.shared.proxy_rules.expect("only with rules for it a preamble is read");
+        held.extend_from_slice(bytes);
+        match parse_proxy_header(&held, &rules) {
+            Ok(ProxyStep::Partial) => {
+                self.preamble.replace(Some(held));
+            }
+            Ok(ProxyStep::Absent) => self.drive(py, &held),
+            Ok(ProxyStep::Present { origin, len }) => match self.peer.relays(py, origin) {
+                Ok(true) => self.drive(py, &held[len..]),
+                Ok(false) => self.refuse(py, RefusalKind::ForbiddenProxy.into()),
+                Err(error) => drop(self.no_scope(py, error.into())),
+            },
+            Err(refusal) => self.refuse(py, refusal),
         }
     }
 
@@ -518,7 +545,7 @@ impl Conn {
         push_refused_handshake(&mut answer, refusal, &self.shared.server, date.now());
         drop(date);
         self.out.write(py, &[&answer]);
-        let arguments = (&self.peer.remote_addr, refusal.status(), refusal.text());
+        let arguments = (&self.peer.client().remote_addr, refusal.status(), refusal.text());
         self.shared.report(py, "request_refused", arguments);
         self.linger(py);
         Read::Over
@@ -822,7 +849,7 @@ impl Conn {
         self.shared.report(
             py,
             "request_refused",
-            (&self.peer.remote_addr, refusal.status, refusal.to_string()),
+            (&self.peer.client().remote_addr, refusal.status, refusal.to_string()),
         );
         self.linger(py);
     }
@@ -845,7 +872,7 @@ impl Conn {
     fn turn_away(self: &Rc<Self>, py: Python<'_>, terms: Terms) -> Read {
         self.shared.row().request_refused(503);
         self.send_error(py, 503, !terms.is_head);
-        self.shared.report(py, "request_turned_away", (&self.peer.remote_addr,));
+        self.shared.report(py, "request_turned_away", (&self.peer.client().remote_addr,));
         self.linger(py);
         Read::Over
     }

@@ -886,7 +886,7 @@ impl State {
             &crate::asgi::server::Left {
                 scope: scope.bind(py),
                 line: &self.line.borrow(),
-                remote_addr: conn.peer.remote_addr.bind(py),
+                remote_addr: conn.peer.client().remote_addr.bind(py),
                 status: self.status.get(),
                 fields,
                 body_bytes: self.body_bytes.get(),

@@ -5,9 +5,10 @@
 //! Invariant  a head that is remembered makes the same scope as when it is parsed, but for the
 //!            connection's own client and server.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 
-use bicorn_wire::{Framing, Head, Refusal, RefusalKind, TargetForm, Version};
+use bicorn_wire::{Framing, Head, Origin, Refusal, RefusalKind, TargetForm, Version};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -43,12 +44,41 @@ impl From<Refusal> for ScopeError {
 pub struct Peer {
     /// It may speak for others.
     pub trusted: bool,
-    /// Its address as text; empty on a unix socket.
+    /// It may send a PROXY header.
+    pub may_relay: bool,
+    /// Its own address.
+    pub own: Client,
+    /// Whom its PROXY header names.
+    pub relayed: OnceCell<Client>,
+    /// `server` of the scope.
+    pub server: Py<PyAny>,
+}
+
+/// Who the application sees at the other end.
+pub struct Client {
+    /// The address as text; empty on a unix socket.
     pub remote_addr: Py<PyAny>,
     /// `client` of the scope.
     pub client: Py<PyAny>,
-    /// `server` of the scope.
-    pub server: Py<PyAny>,
+}
+
+impl Peer {
+    /// Who is at the other end: by its PROXY header, or itself.
+    pub fn client(&self) -> &Client {
+        self.relayed.get().unwrap_or(&self.own)
+    }
+
+    /// Takes the proxy by its word, if this peer may send it.
+    pub fn relays(&self, py: Python<'_>, origin: Origin) -> PyResult<bool> {
+        if let Origin::Relayed { client, .. } = origin
+            && self.may_relay
+        {
+            let address = PyString::new(py, &client.ip().to_string());
+            let pair = (&address, client.port()).into_pyobject(py)?.into_any().unbind();
+            let _ = self.relayed.set(Client { remote_addr: address.into_any().unbind(), client: pair });
+        }
+        Ok(self.may_relay)
+    }
 }
 
 /// Heads that are remembered at a time.
@@ -160,7 +190,7 @@ impl Scopes {
         scope.set_item(intern!(py, "state"), copy(py, &self.state)?)?;
         scope.set_item(intern!(py, "server"), &peer.server)?;
         if !made.forwarded {
-            scope.set_item(intern!(py, "client"), &peer.client)?;
+            scope.set_item(intern!(py, "client"), &peer.client().client)?;
         }
         Ok(scope)
     }

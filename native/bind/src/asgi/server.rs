@@ -5,12 +5,12 @@
 //! Never      accepts, or runs the loop: the worker does, and is told through its methods.
 //! Invariant  a drained worker is told so once, when neither a connection nor an application is left.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 use bicorn_reactor::clock::{Clock, HttpDate};
 use bicorn_reactor::scoreboard::Slot as Row;
-use bicorn_wire::Rules;
+use bicorn_wire::{ProxyRules, Rules};
 use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -22,13 +22,14 @@ use crate::asgi::awaitable::Done;
 use crate::asgi::connection::{AsgiProtocol, Conn};
 use crate::asgi::exchange::Handles;
 use crate::asgi::guarded::Guarded;
-use crate::asgi::scope::{Peer, Scopes};
+use crate::asgi::scope::{Client, Peer, Scopes};
 use crate::asgi::steps::Tasks;
 use crate::asgi::websocket::WebSocketRules;
 use crate::names::Names;
 use crate::response_head::ResponseHead;
 use crate::scoreboard::Slot;
 use crate::text::latin1;
+use crate::trust::AllowList;
 use crate::wire_options::{WireOptions, milliseconds};
 
 /// A moment that does not come.
@@ -92,6 +93,9 @@ pub struct Shared {
     done: Py<PyAny>,
     slot: Slot,
     pub rules: Rules,
+    /// What of the PROXY protocol is looked for, if any of it is.
+    pub proxy_rules: Option<ProxyRules>,
+    proxies: AllowList,
     pub timeouts: Timeouts,
     pub websocket: WebSocketRules,
     /// Bytes of a body or of further requests that are read before the application asks for them.
@@ -283,10 +287,12 @@ impl Shared {
             // A unix socket: its path, and no port (ASGI HTTP, "server").
             None => (own, py.None()).into_pyobject(py)?.into_any().unbind(),
         };
+        let own = Client { remote_addr: address.unbind(), client: client.unwrap_or_else(|| py.None()) };
         Ok(Peer {
             trusted: self.scopes.borrow().trusts(ip),
-            remote_addr: address.unbind(),
-            client: client.unwrap_or_else(|| py.None()),
+            may_relay: self.proxies.allows(ip),
+            own,
+            relayed: OnceCell::new(),
             server,
         })
     }
@@ -481,6 +487,8 @@ impl AsgiServer {
             done: Py::new(py, Done)?.into_any(),
             slot: slot.clone(),
             rules: wire.rules(),
+            proxy_rules: wire.proxy_rules(),
+            proxies: wire.proxies()?,
             timeouts: options.timeouts(),
             websocket,
             read_ahead: options.asgi_read_ahead,

@@ -57,6 +57,15 @@ class LimitOptions(Options, section="Limits", ours=True):
         precedent="one field of limit_request_field_size",
         doc="The most bytes of trailer fields after a chunked body.",
     )
+    limit_proxy_header = Setting(
+        default=4096,
+        kind=COUNT,
+        cli=("--limit-proxy-header",),
+        unit="bytes",
+        precedent="nginx 4096; the specification wants them to fit a TCP segment of 536",
+        doc="The longest binary PROXY header (proxy_protocol v2), with what it carries of the client's TLS; a longer "
+        "one is answered 400. The line of v1 has its own bound, 107 bytes.",
+    )
     limit_chunk_extension = Setting(
         default=256,
         kind=COUNT,

@@ -158,14 +158,16 @@ class ProxyOptions(Options, section="Server Mechanics"):
         default="off",
         kind=PROXY_PROTOCOL,
         cli=("--proxy-protocol",),
-        absent=Absent("the PROXY protocol"),
-        doc="Which version of the PROXY protocol begins each connection. The flag alone means auto.",
+        doc="Which version of the PROXY protocol may begin a connection: off, v1 (a line), v2 (binary) or auto, which "
+        "is both; the flag alone means auto. The client's address is then REMOTE_ADDR. A connection without the header "
+        "is served as what it is, so only let proxies connect that always send it.",
     )
     proxy_allow_ips = Setting(
         default=LOOPBACK.split(","),
         kind=NETWORKS,
         cli=("--proxy-allow-from",),
-        doc="The peers that may speak the PROXY protocol. Idle while proxy_protocol is off.",
+        doc="The peers that may send a PROXY header, addresses and networks with commas between them, or * for all; "
+        "from others it is answered 403. Peers on a unix socket always may. Idle while proxy_protocol is off.",
     )
     protocol = Setting(
         default="http",
