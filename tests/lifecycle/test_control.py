@@ -184,7 +184,7 @@ def test_stacks_do_not_stop_a_worker(start: Callable[..., Server], ctl: Ctl, gat
         assert text.startswith(f"Worker {worker} (ready), serving: GET /report (")
         assert "Thread MainThread (most recent call last):\n" in text and "gated.py" in text
         assert "Thread idler (most recent call last):\n" in text and "idle_in_a_thread" in text
-        assert "arbiter.py" not in text
+        assert "arbiter.py" not in text and "spawn.py" not in text
         gate.release()
         assert sock.recv(5) == b"HTTP/"
     assert server.worker_pids() == [worker]
@@ -192,6 +192,26 @@ def test_stacks_do_not_stop_a_worker(start: Callable[..., Server], ctl: Ctl, gat
     assert other.returncode == 1 and f"{server.pid} is not a worker of this server; its workers are: {worker}" in (
         other.stderr
     )
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_stacks_show_where_tasks_wait(start: Callable[..., Server], ctl: Ctl, loop: str) -> None:
+    app = (
+        "import asyncio\n"
+        "async def wait_for_a_database():\n"
+        "    print('waiting', flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'http': await wait_for_a_database()\n"
+    )
+    server = start("mine:app", "-k", "asgi", "--asgi-loop", loop, "--log-level", "debug", files={"mine.py": app})
+    server.wait_for_ready(1)
+    with server.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: test.example\r\n\r\n")
+        server.wait_for_log("waiting", stream="stdout")
+        text = ctl("stacks", server=server).stdout
+        assert "Task " in text and "in wait_for_a_database\n" in text
+    server.stop(signal.SIGQUIT)
 
 
 def test_stacks_of_a_worker_in_c_code(start: Callable[..., Server], ctl: Ctl) -> None:

@@ -157,7 +157,8 @@ impl Slot {
             ("bytes_received", &row.bytes_received),
             ("latency_sum_us", &row.latency_sum_us),
             ("waited_sum_us", &row.waited_sum_us),
-            ("request_started_ns", &row.request_started_ns),
+            ("request_started_ns", &row.request.started_ns),
+            ("oldest_started_ns", &row.oldest.started_ns),
             ("loop_lag_us", &row.loop_lag_us),
         ] {
             counters.set_item(name, counter.load(Relaxed))?;
@@ -169,7 +170,9 @@ impl Slot {
         counters.set_item("latency_buckets", latency)?;
         let waited: Vec<u64> = row.waited.iter().map(|bucket| bucket.load(Relaxed)).collect();
         counters.set_item("waited_buckets", waited)?;
-        counters.set_item("request", String::from_utf8_lossy(&row.request_text()).into_owned())?;
+        for (name, request) in [("request", &row.request), ("oldest", &row.oldest)] {
+            counters.set_item(name, String::from_utf8_lossy(&request.text()).into_owned())?;
+        }
         Ok(counters)
     }
 }

@@ -203,12 +203,33 @@ impl ThreadLoop {
             if now_ns.saturating_sub(*looked_ns) >= LOOK.as_nanos() as u64 {
                 *looked_ns = now_ns;
                 self.wsgi.slot().beat(now_ns);
+                self.name_oldest();
                 if self.posts.iter().any(|post| self.is_late(post, now_ns) && !post.doing().late) {
                     return Ok(());
                 }
             }
             if self.signalled.swap(false, SeqCst) || self.crew.has_ended() {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Shows which request has been running longest: the one that entered last hides it from the scoreboard.
+    fn name_oldest(&self) {
+        let oldest = &self.wsgi.slot().oldest;
+        let running = |post: &&Post| post.entered_ns.load(Relaxed) != 0;
+        let Some(post) = self.posts.iter().filter(running).min_by_key(|post| post.entered_ns.load(Relaxed))
+        else {
+            return oldest.clear();
+        };
+        let doing = post.doing(); // Its thread can begin or end nothing meanwhile.
+        match post.entered_ns.load(Relaxed) {
+            0 => oldest.clear(),
+            entered_ns => {
+                let blank =
+                    doing.request.iter().position(|&byte| byte == b' ').unwrap_or(doing.request.len());
+                let (method, target) = doing.request.split_at(blank);
+                oldest.set(entered_ns, method, target.get(1..).unwrap_or_default());
             }
         }
     }

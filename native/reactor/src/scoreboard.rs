@@ -48,12 +48,62 @@ pub struct Slot {
     pub waited: [AtomicU64; HISTOGRAM_BUCKETS],
     /// Sum of the same, in microseconds.
     pub waited_sum_us: AtomicU64,
-    /// When the current request entered the application, 0 when there is none.
-    pub request_started_ns: AtomicU64,
+    /// The request that entered the application last.
+    pub request: Named,
+    /// The one that has been there longest, where several run at once and somebody watches them; written by the
+    /// watch alone, now and then.
+    pub oldest: Named,
     /// How late an event loop of Python's was with its last tick, in microseconds; 0 elsewhere.
     pub loop_lag_us: AtomicU64,
-    request_text_len: AtomicU64,
-    request_text: [AtomicU64; REQUEST_TEXT_BYTES / 8],
+}
+
+/// A request that is inside the application, as a reader can name it.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Named {
+    /// When it entered, 0 when there is none.
+    pub started_ns: AtomicU64,
+    text_len: AtomicU64,
+    text: [AtomicU64; REQUEST_TEXT_BYTES / 8],
+}
+
+impl Default for Named {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { started_ns: zero(), text_len: zero(), text: std::array::from_fn(|_| zero()) }
+    }
+}
+
+impl Named {
+    /// Names a request by its method and target, cut to what fits.
+    pub fn set(&self, started_ns: u64, method: &[u8], target: &[u8]) {
+        let mut text = [0; REQUEST_TEXT_BYTES];
+        let method = &method[..method.len().min(REQUEST_TEXT_BYTES - 1)];
+        let room = &mut text[method.len() + 1..];
+        let target = &target[..target.len().min(room.len())];
+        room[..target.len()].copy_from_slice(target);
+        text[..method.len()].copy_from_slice(method);
+        text[method.len()] = b' ';
+        let len = method.len() + 1 + target.len();
+        for (word, bytes) in self.text.iter().zip(text.chunks_exact(8)).take(len.div_ceil(8)) {
+            word.store(u64::from_ne_bytes(bytes.try_into().expect("chunks of eight")), Relaxed);
+        }
+        self.text_len.store(len as u64, Relaxed);
+        self.started_ns.store(started_ns, Release);
+    }
+
+    /// There is none any more.
+    pub fn clear(&self) {
+        self.started_ns.store(0, Relaxed);
+    }
+
+    /// Its text, as `METHOD target`; stale once it has left.
+    pub fn text(&self) -> Vec<u8> {
+        let len = (self.text_len.load(Relaxed) as usize).min(REQUEST_TEXT_BYTES);
+        let mut text: Vec<u8> = self.text.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
+        text.truncate(len);
+        text
+    }
 }
 
 impl Default for Slot {
@@ -75,10 +125,9 @@ impl Default for Slot {
             latency_sum_us: zero(),
             waited: std::array::from_fn(|_| zero()),
             waited_sum_us: zero(),
-            request_started_ns: zero(),
+            request: Named::default(),
+            oldest: Named::default(),
             loop_lag_us: zero(),
-            request_text_len: zero(),
-            request_text: std::array::from_fn(|_| zero()),
         }
     }
 }
@@ -108,9 +157,11 @@ impl Slot {
             &self.bytes_received,
             &self.latency_sum_us,
             &self.waited_sum_us,
-            &self.request_started_ns,
+            &self.request.started_ns,
+            &self.request.text_len,
+            &self.oldest.started_ns,
+            &self.oldest.text_len,
             &self.loop_lag_us,
-            &self.request_text_len,
         ]
         .into_iter()
         .chain(&self.status_classes)
@@ -135,30 +186,13 @@ impl Slot {
 
     /// The application goes on with a request whose answer had waited for its reader.
     pub fn request_resumed(&self, now_ns: u64, method: &[u8], target: &[u8]) {
-        self.name_request(method, target);
         self.beat(now_ns);
-        self.request_started_ns.store(now_ns, Release);
+        self.request.set(now_ns, method, target);
     }
 
     /// The application has given a part of its answer and waits for the reader.
     pub fn request_paused(&self) {
-        self.request_started_ns.store(0, Relaxed);
-    }
-
-    /// Keeps method and target, cut to what fits.
-    fn name_request(&self, method: &[u8], target: &[u8]) {
-        let mut text = [0; REQUEST_TEXT_BYTES];
-        let method = &method[..method.len().min(REQUEST_TEXT_BYTES - 1)];
-        let room = &mut text[method.len() + 1..];
-        let target = &target[..target.len().min(room.len())];
-        room[..target.len()].copy_from_slice(target);
-        text[..method.len()].copy_from_slice(method);
-        text[method.len()] = b' ';
-        let len = method.len() + 1 + target.len();
-        for (word, bytes) in self.request_text.iter().zip(text.chunks_exact(8)).take(len.div_ceil(8)) {
-            word.store(u64::from_ne_bytes(bytes.try_into().expect("chunks of eight")), Relaxed);
-        }
-        self.request_text_len.store(len as u64, Relaxed);
+        self.request.clear();
     }
 
     /// A complete request has waited this long for the application.
@@ -179,7 +213,7 @@ impl Slot {
 
     /// The request that entered was refused after all, and is counted as refused.
     pub fn request_withdrawn(&self) {
-        self.request_started_ns.store(0, Relaxed);
+        self.request.clear();
         self.in_flight.store(self.in_flight.load(Relaxed).saturating_sub(1), Relaxed);
     }
 
@@ -210,15 +244,6 @@ impl Slot {
         add(&self.bytes_received, bytes as u64);
     }
 
-    /// The request in the application now, as `METHOD target`; stale once the request has left.
-    pub fn request_text(&self) -> Vec<u8> {
-        let len = (self.request_text_len.load(Relaxed) as usize).min(REQUEST_TEXT_BYTES);
-        let mut text: Vec<u8> =
-            self.request_text.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
-        text.truncate(len);
-        text
-    }
-
     fn answered(&self, status: u16) {
         add(&self.requests, 1);
         if let Some(class) = (usize::from(status) / 100).checked_sub(1)
@@ -237,7 +262,7 @@ mod tests {
     fn a_request_is_named_while_it_is_served_and_counted_afterwards() {
         let slot = Slot::default();
         slot.request_entered(1_000, b"GET", b"/a?b=1");
-        assert_eq!(slot.request_text(), b"GET /a?b=1");
+        assert_eq!(slot.request.text(), b"GET /a?b=1");
         assert_eq!(slot.heartbeat_ns.load(Relaxed), 1_000);
         assert_eq!(slot.in_flight.load(Relaxed), 1);
         slot.request_left(1_000, 5_000_000, 404);
@@ -252,9 +277,9 @@ mod tests {
     fn a_name_that_does_not_fit_is_cut() {
         let slot = Slot::default();
         slot.request_entered(0, b"GET", &[b'x'; 1_000]);
-        assert_eq!(slot.request_text().len(), REQUEST_TEXT_BYTES);
+        assert_eq!(slot.request.text().len(), REQUEST_TEXT_BYTES);
         slot.request_entered(0, &[b'M'; 1_000], b"/");
-        assert_eq!(slot.request_text().len(), REQUEST_TEXT_BYTES);
+        assert_eq!(slot.request.text().len(), REQUEST_TEXT_BYTES);
     }
 
     #[test]

@@ -14,6 +14,7 @@ from bicorn import __version__
 from bicorn.arbiter.outcome import Result
 from bicorn.arbiter.policy import Phase
 from bicorn.arbiter.recycle import read_rss_bytes
+from bicorn.ipc.scoreboard import CurrentRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,8 +46,8 @@ def report(arbiter: Arbiter, workers: Iterable[WorkerHandle], now: float) -> dic
 def describe_worker(handle: WorkerHandle, now: float) -> dict[str, Any]:
     """Give one worker; `request` is None while none is inside the application."""
     row = handle.slot.snapshot()
-    started_ns = row["request_started_ns"]
-    current = {"line": row["request"], "running_s": round(now - started_ns / 1e9, 3)} if started_ns else None
+    request = CurrentRequest.of(row)
+    current = {"line": request.line, "running_s": round(request.age_s(now), 3)} if request is not None else None
     return {
         "pid": handle.pid,
         "age": handle.worker.age,

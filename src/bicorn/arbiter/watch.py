@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from bicorn.arbiter.states import WorkerState
+from bicorn.ipc.scoreboard import CurrentRequest
 
 if TYPE_CHECKING:
     from bicorn.arbiter.children import WorkerHandle
@@ -49,7 +50,7 @@ class RequestWatch:
         """Log what a worker was doing that is about to be aborted, with its stacks as soon as they are there."""
         line = (
             f"Worker (pid:{handle.pid}, {handle.state.value}) gave no sign of life for {silent_s:.1f} s; "
-            f"serving: {current_request(handle, now) or 'no request'}"
+            f"serving: {named(current_request(handle), now)}"
         )
         self._collector.seize(handle, now, lambda text: self._log.error("%s\n%s", line, text))
 
@@ -70,28 +71,30 @@ class RequestWatch:
         living = list(self._workers)
         self._sampled = {handle.pid: self._sampled[handle.pid] for handle in living if handle.pid in self._sampled}
         for handle in living:
-            if now - self._sampled_at >= SAMPLE_INTERVAL_S and self._is_due(handle, now):
-                self._sample(handle, now)
+            request = self._slow_request(handle, now)
+            if request is not None and now - self._sampled_at >= SAMPLE_INTERVAL_S:
+                self._sample(handle, request, now)
 
     def leave_in_child(self) -> None:
         self._sampled.clear()
 
-    def _is_due(self, handle: WorkerHandle, now: float) -> bool:
+    def _slow_request(self, handle: WorkerHandle, now: float) -> CurrentRequest | None:
+        """Give the request of a worker that is slow and has not been sampled, if there is one."""
         # A worker that is being ended for its timeout says all that there is to say.
         if handle.state not in (WorkerState.READY, WorkerState.DRAINING):
-            return False
-        started_ns = started(handle)
-        if not started_ns or self._sampled.get(handle.pid) == started_ns:
-            return False
-        return now - started_ns / 1e9 >= self._settings().slow_request_log
+            return None
+        request = current_request(handle)
+        if request is None or self._sampled.get(handle.pid) == request.started_ns:
+            return None
+        return request if request.age_s(now) >= self._settings().slow_request_log else None
 
-    def _sample(self, handle: WorkerHandle, now: float) -> None:
+    def _sample(self, handle: WorkerHandle, request: CurrentRequest, now: float) -> None:
         self._sampled_at = now
-        started_ns = self._sampled[handle.pid] = started(handle)
-        line = f"Slow request in worker (pid:{handle.pid}): {current_request(handle, now)}"
+        self._sampled[handle.pid] = request.started_ns
+        line = f"Slow request in worker (pid:{handle.pid}): {named(request, now)}"
 
         def tell(text: str) -> None:
-            if started(handle) != started_ns:
+            if current_request(handle) != request:
                 self._log.warning("%s; it ended before its stacks were taken", line)
             else:
                 self._log.warning("%s\n%s", line, text)
@@ -99,14 +102,11 @@ class RequestWatch:
         self._collector.ask(handle, now, tell)
 
 
-def started(handle: WorkerHandle) -> int:
-    """Give when the current request entered the application, in ns of the monotonic clock; 0 without a request."""
-    return int(handle.slot.snapshot()["request_started_ns"])
+def current_request(handle: WorkerHandle) -> CurrentRequest | None:
+    """Give the request that a worker is busy with, if there is one."""
+    return CurrentRequest.of(handle.slot.snapshot())
 
 
-def current_request(handle: WorkerHandle, now: float) -> str:
-    """Give the current request's method and target and its age; empty without a request."""
-    row = handle.slot.snapshot()
-    if not row["request_started_ns"]:
-        return ""
-    return f"{row['request']} (for {now - row['request_started_ns'] / 1e9:.1f} s)"
+def named(request: CurrentRequest | None, now: float) -> str:
+    """Give a request and its age in words."""
+    return f"{request.line} (for {request.age_s(now):.1f} s)" if request is not None else "no request"

@@ -27,6 +27,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from bicorn.ipc.tasks import task_stacks
+
 #: Real-time signals mean nothing to Python, to its libraries or to a person; glibc and language runtimes take theirs
 #: from the low end, so ours are near the other.
 ASK_SIGNAL: Final = signal.Signals.SIGRTMAX - 4  # answered in Python, with the interpreter's lock
@@ -57,7 +59,7 @@ class StackFile:
             faulthandler.enable(file=self._fd, all_threads=True)
 
     def _answer(self, _signum: int, interrupted: FrameType | None) -> None:
-        text = "\n".join(_stacks(interrupted)).encode("utf-8", "backslashreplace")
+        text = "\n".join([*_stacks(interrupted), *task_stacks()]).encode("utf-8", "backslashreplace")
         with contextlib.suppress(OSError):
             os.write(self._fd, text[: STACK_BYTES_MAX - len(_END)] + _END)
 
@@ -76,7 +78,7 @@ class StackFile:
 
     def read(self) -> str:
         """Give what has been written since clear()."""
-        return os.pread(self._fd, STACK_BYTES_MAX, 0).rstrip(_END).decode("utf-8", "replace").strip()
+        return _above_fork(os.pread(self._fd, STACK_BYTES_MAX, 0).rstrip(_END).decode("utf-8", "replace").strip())
 
     def close(self) -> None:
         """The worker is gone."""
@@ -95,6 +97,12 @@ def _stacks(interrupted: FrameType | None) -> Iterator[str]:
         # What lies below the fork is the arbiter's, and the same in every worker.
         forked = max((depth for depth, entry in enumerate(entries) if entry.filename == _FORKED_IN), default=-1)
         yield "".join(traceback.format_list(entries[forked + 1 :])).rstrip("\n")
+
+
+def _above_fork(text: str) -> str:
+    """Take from a dump of faulthandler's what lies below the fork; its threads are separated by empty lines."""
+    threads = text.split("\n\n")
+    return "\n\n".join(thread.partition(f'\n  File "{_FORKED_IN}"')[0] for thread in threads)
 
 
 # -- what the kernel knows about a signal ----------------------------------------------------------
