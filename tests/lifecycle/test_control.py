@@ -214,6 +214,26 @@ def test_stacks_show_where_tasks_wait(start: Callable[..., Server], ctl: Ctl, lo
     server.stop(signal.SIGQUIT)
 
 
+@pytest.mark.parametrize("worker_class", ["gevent", "eventlet"])
+def test_stacks_show_where_greenlets_wait(start: Callable[..., Server], ctl: Ctl, worker_class: str) -> None:
+    app = (
+        "import time\n"
+        "def wait_for_a_database():\n"
+        "    print('waiting', flush=True)\n"
+        "    time.sleep(60)\n"
+        "def app(environ, start_response):\n"
+        "    wait_for_a_database()\n"
+    )
+    server = start("mine:app", "-k", worker_class, "--log-level", "debug", files={"mine.py": app})
+    server.wait_for_ready(1)
+    with server.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: test.example\r\n\r\n")
+        server.wait_for_log("waiting", stream="stdout")
+        text = ctl("stacks", server=server).stdout
+        assert "in wait_for_a_database\n" in text
+    server.stop(signal.SIGQUIT)
+
+
 def test_stacks_of_a_worker_in_c_code(start: Callable[..., Server], ctl: Ctl) -> None:
     server = start("doomed:app", "--log-level", "debug")
     server.wait_for_ready(1)

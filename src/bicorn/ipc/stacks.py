@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from bicorn.ipc.tasks import task_stacks
+from bicorn.ipc.tasks import greenlet_stacks, task_stacks
 
 #: Real-time signals mean nothing to Python, to its libraries or to a person; glibc and language runtimes take theirs
 #: from the low end, so ours are near the other.
@@ -59,7 +59,8 @@ class StackFile:
             faulthandler.enable(file=self._fd, all_threads=True)
 
     def _answer(self, _signum: int, interrupted: FrameType | None) -> None:
-        text = "\n".join([*_stacks(interrupted), *task_stacks()]).encode("utf-8", "backslashreplace")
+        stacks = [*_stacks(interrupted), *task_stacks(), *greenlet_stacks()]
+        text = "\n".join(stacks).encode("utf-8", "backslashreplace")
         with contextlib.suppress(OSError):
             os.write(self._fd, text[: STACK_BYTES_MAX - len(_END)] + _END)
 
@@ -88,7 +89,9 @@ class StackFile:
 
 
 def _stacks(interrupted: FrameType | None) -> Iterator[str]:
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    # Not threading.enumerate(): what was interrupted may hold its lock, and gevent's hub must wait for none.
+    registered: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]  # private, without a lock
+    names = {ident: thread.name for ident, thread in registered.copy().items()}
     # The signal's own thread stands on top of its stack with this very handler; what it interrupted is what counts.
     here = threading.get_ident()
     for ident, newest in sorted(sys._current_frames().items(), key=lambda item: item[0] != here):

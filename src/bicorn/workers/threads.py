@@ -45,8 +45,8 @@ class ThreadWorker(NativeWorker):
         """A request takes longer than `timeout`: say where it is; its thread cannot be taken back, so others follow."""
         told = "its client was answered 504" if answered else "its answer had begun and was broken off"
         self.log.critical(
-            "WORKER TIMEOUT (pid:%s): %s has taken %.1f s in thread %s; %s. The other threads serve on until a new worker"
-            " is ready.\n%s",
+            "WORKER TIMEOUT (pid:%s): %s has taken %.1f s in thread %s; %s. The other threads serve on until a new "
+            "worker is ready.\n%s",
             self.pid, request, age_s, self.threads[thread].name, told, self._stack(thread),
         )  # fmt: skip
         self.cfg.worker_abort(self)
