@@ -22,6 +22,7 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -45,6 +46,8 @@ class StackFile:
 
     def __init__(self) -> None:
         self._fd = os.memfd_create("bicorn-stacks")
+        # Also for a worker that could not be forked: nobody buries it.
+        self._close = weakref.finalize(self, os.close, self._fd)
 
     # -- in the worker -------------------------------------------------------------------------
 
@@ -83,9 +86,7 @@ class StackFile:
 
     def close(self) -> None:
         """The worker is gone."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._close()
 
 
 def _stacks(interrupted: FrameType | None) -> Iterator[str]:

@@ -32,6 +32,8 @@ from bicorn.observe.control_protocol import (
 CLIENTS_MAX: Final = 32
 #: How long a client may be silent between requests, or take nothing of an answer, in seconds.
 SILENCE_MAX_S: Final = 60.0
+#: How long nobody is accepted after it failed, in seconds; nginx: 0.5 s (accept_mutex_delay).
+REST_S: Final = 0.5
 _READ_BYTES: Final = 4096
 
 
@@ -92,6 +94,7 @@ class ControlSocket:
         self._path: str | None = None
         self._inode: tuple[int, int] | None = None
         self._clients: dict[int, _Client] = {}
+        self._rests_until: float | None = None
 
     # -- the socket file -----------------------------------------------------------------------
 
@@ -150,7 +153,7 @@ class ControlSocket:
             # Somebody may take the path between the two calls; he would have had to find nobody listening.
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
-        self._listener = self._path = self._inode = None
+        self._listener = self._path = self._inode = self._rests_until = None
 
     # -- as a duty of the loop -----------------------------------------------------------------
 
@@ -160,11 +163,17 @@ class ControlSocket:
 
     def wake_at(self) -> float | None:
         """Give when the first client will have been silent for too long."""
-        moments = [client.moved_at for client in self._clients.values() if client.phase is not _Phase.WAITING]
-        return min(moments) + SILENCE_MAX_S if moments else None
+        moments = [
+            client.moved_at + SILENCE_MAX_S for client in self._clients.values() if client.phase is not _Phase.WAITING
+        ]
+        if self._rests_until is not None:
+            moments.append(self._rests_until)
+        return min(moments, default=None)
 
     def attend(self, now: float) -> None:
         """Accept, read, answer, send; whatever would block waits for the next round."""
+        if self._rests_until is not None and now >= self._rests_until:
+            self._rest(until=None)
         for fd, events in self._epoll.poll(0):
             if self._listener is not None and fd == self._listener.fileno():
                 self._accept(self._listener, now)
@@ -190,14 +199,23 @@ class ControlSocket:
         while True:
             try:
                 sock, _ = listener.accept()
+            except BlockingIOError:
+                return
             except OSError:
-                return  # Nobody left, or no descriptor left: the next round tries again.
+                # No descriptor is left, and the connection stays in the queue: to look again at once would be a spin.
+                self._rest(until=now + REST_S)
+                return
             sock.setblocking(False)
             if len(self._clients) >= CLIENTS_MAX and not self._make_room():
                 sock.close()
                 continue
             self._clients[sock.fileno()] = _Client(sock, now)
             self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def _rest(self, until: float | None) -> None:
+        self._rests_until = until
+        if self._listener is not None:
+            self._epoll.modify(self._listener.fileno(), 0 if until is not None else select.EPOLLIN)
 
     def _make_room(self) -> bool:
         idle = [client for client in self._clients.values() if client.phase is not _Phase.WAITING]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import socket
 import tempfile
@@ -218,6 +219,25 @@ def test_a_loop_is_woken_only_when_there_is_something(server: ControlSocket, sta
     client.send(encode_request(Request("later")))
     turn(server)
     assert poll.poll(0) == []
+
+
+def test_without_descriptors_it_rests_instead_of_spinning(server: ControlSocket, stack: contextlib.ExitStack) -> None:
+    client = connect(server, stack)
+    poll = select.poll()
+    poll.register(server.fileno(), select.POLLIN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        turn(server, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert poll.poll(0) == []
+    woken_at = server.wake_at()
+    assert woken_at is not None
+    turn(server, 2, now=woken_at)
+    client.send(STATUS)
+    turn(server)
+    assert decode_answer(received(client) or b"") == {"command": "status"}
 
 
 # -- the file --------------------------------------------------------------------------------------
