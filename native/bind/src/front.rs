@@ -3,6 +3,7 @@
 //! Owns       the answers that no application gives.
 //! Never      calls the application; takes the interpreter lock only to write a log line.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bicorn_reactor::clock::HttpDate;
@@ -10,7 +11,6 @@ use bicorn_reactor::scoreboard::Slot as Row;
 use bicorn_reactor::{Application, Incident, Outbox};
 use bicorn_wire::{Origin, Refusal};
 use pyo3::prelude::*;
-use rustix::net::SocketAddrAny;
 
 use crate::chunk::Chunk;
 use crate::peer::Peer;
@@ -42,7 +42,7 @@ impl Application for Front {
         self.wsgi.slot()
     }
 
-    fn peer(&mut self, listener: usize, address: Option<SocketAddrAny>) -> Box<Peer> {
+    fn peer(&mut self, listener: usize, address: Option<SocketAddr>) -> Box<Peer> {
         Box::new(Peer::new(listener, address, |address| self.wsgi.trusts(address)))
     }
 
@@ -52,6 +52,19 @@ impl Application for Front {
             peer.origin = Some(origin);
         }
         allowed
+    }
+
+    fn movable(&self, peer: &Box<Peer>) -> Option<(usize, Option<SocketAddr>)> {
+        // What a PROXY header said does not travel: such a connection stays.
+        peer.origin.is_none().then_some((peer.listener, peer.address))
+    }
+
+    fn has_idle_sibling(&self) -> bool {
+        self.wsgi.siblings().any(Row::is_idle)
+    }
+
+    fn has_ready_sibling(&self) -> bool {
+        self.wsgi.siblings().next().is_some()
     }
 
     fn refuse(&mut self, refusal: &Refusal, peer: &mut Box<Peer>, outbox: &mut Outbox<Chunk>) {

@@ -5,8 +5,9 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use bicorn_reactor::{Core, Orders, Server, Sources, Spool, SpoolRules, Timeouts};
+use bicorn_reactor::{Core, Handover, Orders, Server, Sources, Spool, SpoolRules, Timeouts};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -53,6 +54,11 @@ struct DriverOptions {
     server: String,
     shared_listeners: bool,
     connections_max: usize,
+    /// Requests that can run at once, for those who hand connections over.
+    capacity: u64,
+    ready_state: u64,
+    /// Both ends of the queue of connections that change workers: in, out.
+    handover_fds: Option<(i32, i32)>,
 }
 
 impl DriverOptions {
@@ -101,6 +107,8 @@ pub struct Listener {
     template: Py<PyDict>,
     /// It has no name and port of its own: a unix socket.
     nameless: bool,
+    /// What it is called among the workers of one arbiter.
+    name: String,
 }
 
 /// A descriptor of our own for the same thing.
@@ -163,6 +171,7 @@ impl Site {
                 app: self.app,
                 worker: self.worker,
                 slot: self.slot,
+                ready_state: options.ready_state,
                 environ_rules,
                 access: self.access,
                 observed: options.observed,
@@ -175,6 +184,14 @@ impl Site {
         let front = Front::new(Arc::clone(&wsgi), proxies);
         let mut core = Core::new(front, rules, timeouts, spool, options.max_requests);
         core.proxy = proxy;
+        let handover = match options.handover_fds {
+            Some((put, take)) => {
+                let listeners = self.listeners.iter().map(|listener| listener.name.clone()).collect();
+                Some(Handover { put: duplicate(put)?, take: duplicate(take)?, listeners })
+            }
+            None => None,
+        };
+        wsgi.slot().capacity.store(options.capacity, Relaxed);
         let sources = Sources {
             listeners: self
                 .listeners
@@ -185,6 +202,7 @@ impl Site {
             lifeline: self.lifeline_fd.map(duplicate).transpose()?,
             orders: Arc::clone(&orders),
             shared: options.shared_listeners,
+            handover,
             connections_max: options.connections_max,
         };
         let server = Server::new(core, sources).map_err(unusable("cannot watch the listeners"))?;

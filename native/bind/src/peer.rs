@@ -8,7 +8,6 @@ use bicorn_wire::Origin;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-use rustix::net::SocketAddrAny;
 
 /// The other end of a connection. Made where no Python may run; what Python shows of it is made with
 /// the first request.
@@ -48,10 +47,9 @@ impl Peer {
     /// A peer from what accept returned.
     pub fn new(
         listener: usize,
-        address: Option<SocketAddrAny>,
+        address: Option<SocketAddr>,
         trusts: impl Fn(Option<IpAddr>) -> bool,
     ) -> Self {
-        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         let trusted = trusts(address.map(|address| address.ip()));
         Self { listener, trusted, address, origin: None, shown: None }
     }

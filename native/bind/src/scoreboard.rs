@@ -94,6 +94,14 @@ impl Slot {
     pub fn row(&self) -> &Row {
         self.mapping.row(self.index)
     }
+
+    /// The rows of all other workers that are in this state and take connections over.
+    pub fn siblings(&self, state: u64) -> impl Iterator<Item = &Row> {
+        let others = (0..self.mapping.len).filter(|index| *index != self.index);
+        others
+            .map(|index| self.mapping.row(index))
+            .filter(move |row| row.state.load(Relaxed) == state && row.capacity.load(Relaxed) > 0)
+    }
 }
 
 #[pymethods]
@@ -151,6 +159,7 @@ impl Slot {
             ("connections", &row.connections),
             ("accepted", &row.accepted),
             ("in_flight", &row.in_flight),
+            ("running", &row.running),
             ("requests", &row.requests),
             ("refused", &row.refused),
             ("bytes_sent", &row.bytes_sent),

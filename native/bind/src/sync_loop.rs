@@ -1,10 +1,12 @@
 //! The loop of the `sync` worker: one application call at a time, on the main thread.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use bicorn_reactor::{Crew, Order, Orders};
+use bicorn_reactor::{Crew, Order, Orders, Unattached, Watch};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::access::AccessLog;
@@ -39,10 +41,36 @@ impl From<Ended> for PyErr {
     }
 }
 
+/// Looks after the loop while the main thread is inside the application: it never takes the interpreter
+/// lock unless a log line is due, and hands connections over to siblings that are idle.
+struct Watchman(JoinHandle<()>);
+
+impl Watchman {
+    fn start(crew: &Arc<Crew<Front>>) -> std::io::Result<Self> {
+        let crew = Arc::clone(crew);
+        let watch = move || {
+            let mut watch = Watch::new(&crew);
+            while !crew.has_ended() {
+                let patience = watch
+                    .patience()
+                    .map(|patience| Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) });
+                // Whatever keeps it from waiting or holding the loop, the main thread meets as well.
+                let rung = poll(&mut [PollFd::new(watch.bell(), PollFlags::IN)], patience.as_ref());
+                if rung.is_err_and(|errno| errno != Errno::INTR)
+                    || watch.turn(&mut Unattached::default()).is_err()
+                {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("bicorn-watch".into()).spawn(watch).map(Self)
+    }
+}
+
 /// The loop of one `sync` worker.
 #[pyclass(frozen, module = "bicorn._core")]
 pub struct SyncLoop {
-    crew: Crew<Front>,
+    crew: Arc<Crew<Front>>,
     wsgi: Arc<Wsgi>,
     orders: Arc<Orders>,
 }
@@ -67,7 +95,7 @@ impl SyncLoop {
         let site = Site { app, worker, slot, listeners, options, access, wake_fd, lifeline_fd };
         let Parts { server, wsgi, orders } = site.build(py)?;
         let crew = Crew::new(server, Arc::clone(&orders), 1).map_err(Ended::from)?;
-        Ok(Self { crew, wsgi, orders })
+        Ok(Self { crew: Arc::new(crew), wsgi, orders })
     }
 
     /// Serves until drained or stopped; raises what ended it otherwise.
@@ -76,6 +104,7 @@ impl SyncLoop {
             return Err(PyRuntimeError::new_err("this loop has run"));
         }
         let mut waiter = Attached(py);
+        let watchman = if self.crew.hands_over() { Some(Watchman::start(&self.crew)?) } else { None };
         let slot = self.wsgi.slot();
         let result = self.crew.work(
             0,
@@ -89,6 +118,10 @@ impl SyncLoop {
             },
             |_| self.look_around(py),
         );
+        self.crew.end();
+        if let Some(Watchman(thread)) = watchman {
+            let _ = py.detach(|| thread.join());
+        }
         match self.wsgi.fatal().take() {
             Some(error) => Err(error),
             None => Ok(result?),

@@ -42,6 +42,8 @@ pub struct WsgiSetup {
     pub worker: Py<PyAny>,
     /// The worker's row.
     pub slot: Slot,
+    /// What the state in a row is while its worker serves and is not on its way out.
+    pub ready_state: u64,
     /// How environs are made.
     pub environ_rules: Arc<EnvironRules>,
     /// The native access log, if records go nowhere else.
@@ -110,6 +112,11 @@ impl Wsgi {
     #[inline]
     pub fn slot(&self) -> &Row {
         self.setup.slot.row()
+    }
+
+    /// The rows of the workers that connections can be handed over to.
+    pub fn siblings(&self) -> impl Iterator<Item = &Row> {
+        self.setup.slot.siblings(self.setup.ready_state)
     }
 
     /// The value of the Server field.

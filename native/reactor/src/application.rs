@@ -4,11 +4,11 @@
 //!            runs a job while it does not.
 //! Never      names Python: the reactor is tested with an application written in Rust.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bicorn_wire::{Origin, Refusal};
 use rustix::io::Errno;
-use rustix::net::SocketAddrAny;
 
 use crate::job::Job;
 use crate::outbox::Outbox;
@@ -54,8 +54,17 @@ pub trait Application: Sized {
     /// The worker's row of the scoreboard.
     fn slot(&self) -> &Slot;
 
-    /// A connection was accepted on the listener with this index.
-    fn peer(&mut self, listener: usize, address: Option<SocketAddrAny>) -> Self::Peer;
+    /// A connection came in on the listener with this index.
+    fn peer(&mut self, listener: usize, address: Option<SocketAddr>) -> Self::Peer;
+
+    /// Where a connection came in and from where, if another worker can know as much of it.
+    fn movable(&self, peer: &Self::Peer) -> Option<(usize, Option<SocketAddr>)>;
+
+    /// Whether another worker that takes connections over has nothing to do.
+    fn has_idle_sibling(&self) -> bool;
+
+    /// Whether there is another worker that takes connections over, and goes on.
+    fn has_ready_sibling(&self) -> bool;
 
     /// A PROXY header says for whom the connection was opened; false if this peer may not send one.
     fn relays(&mut self, peer: &mut Self::Peer, origin: Origin) -> bool;

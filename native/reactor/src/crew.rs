@@ -87,6 +87,7 @@ pub struct Crew<A: Application> {
     /// The watch sleeps until a job leaves.
     watch_sleeps: AtomicBool,
     watch_bell: Bell,
+    hands_over: bool,
     /// Jobs that have left the loop.
     departures: AtomicU64,
     /// The last application call took longer than a tick: more are to be expected.
@@ -105,6 +106,7 @@ impl<A: Application> Crew<A> {
     /// The kernel gave no descriptor.
     pub fn new(server: Server<A>, orders: Arc<Orders>, threads: usize) -> Result<Self, Errno> {
         Ok(Self {
+            hands_over: server.hands_over(),
             server: Mutex::new(server),
             orders,
             back: Mutex::new(Vec::new()),
@@ -197,6 +199,11 @@ impl<A: Application> Crew<A> {
         if self.asleep.load(SeqCst) {
             self.orders.ring(); // It may be the one that waits in the loop by now.
         }
+    }
+
+    /// Whether connections can change workers.
+    pub fn hands_over(&self) -> bool {
+        self.hands_over
     }
 
     /// Goes on with the loop after taking in what has come back.
@@ -316,7 +323,8 @@ impl<A: Application> Crew<A> {
         self.orders.ring();
     }
 
-    fn end(&self) {
+    /// Ends the crew: its threads come back as soon as they have run what they run.
+    pub fn end(&self) {
         lock(&self.rest).ended = true;
         self.call.notify_all();
         self.watch_bell.ring();
@@ -336,12 +344,16 @@ pub struct Watch<'a, A: Application> {
     unchanged: u32,
     /// Ticks without a departure during which nobody did.
     alone: u32,
+    /// Of those, how many before the watch holds the loop.
+    patience: u32,
 }
 
 impl<'a, A: Application> Watch<'a, A> {
     /// A watch that has seen nothing yet.
     pub fn new(crew: &'a Crew<A>) -> Self {
-        Self { crew, seen: 0, unchanged: 0, alone: 0 }
+        // With siblings there may be somebody to run what comes in: it is handed over.
+        let patience = if crew.hands_over { 1 } else { TICKS_ALONE };
+        Self { crew, seen: 0, unchanged: 0, alone: 0, patience }
     }
 
     /// The descriptor to poll between two turns, together with whatever else the thread listens to.
@@ -383,7 +395,7 @@ impl<'a, A: Application> Watch<'a, A> {
         drop(server);
         self.unchanged = 0;
         self.alone += 1;
-        if crew.call_one() || self.alone < TICKS_ALONE { Ok(false) } else { self.stand_in(waiter) }
+        if crew.call_one() || self.alone < self.patience { Ok(false) } else { self.stand_in(waiter) }
     }
 
     /// Holds the loop while every thread is busy, until somebody wants it: bytes move and time passes,

@@ -14,6 +14,7 @@ pub mod core;
 pub mod crew;
 pub mod exchange;
 pub mod gate;
+pub mod handover;
 pub mod intake;
 pub mod job;
 pub mod orders;
@@ -28,6 +29,7 @@ pub use application::{Application, Handler, Incident, Next, Outcome, Unattached,
 pub use core::{Core, Timeouts};
 pub use crew::{Crew, Notice, Watch};
 pub use gate::Gate;
+pub use handover::Handover;
 pub use intake::{RequestBody, Spool, SpoolRules};
 pub use job::{Job, Left, Request, Task};
 pub use orders::{Order, Orders};

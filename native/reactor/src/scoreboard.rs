@@ -30,6 +30,10 @@ pub struct Slot {
     pub accepted: AtomicU64,
     /// Requests inside the application now.
     pub in_flight: AtomicU64,
+    /// Jobs that run now, and how many can run at once; 0 in a worker that takes no connections over.
+    pub running: AtomicU64,
+    /// See `running`.
+    pub capacity: AtomicU64,
     /// Requests answered, refusals included.
     pub requests: AtomicU64,
     /// Requests refused by the wire rules, before any application saw them.
@@ -116,6 +120,8 @@ impl Default for Slot {
             connections: zero(),
             accepted: zero(),
             in_flight: zero(),
+            running: zero(),
+            capacity: zero(),
             requests: zero(),
             refused: zero(),
             bytes_sent: zero(),
@@ -151,6 +157,8 @@ impl Slot {
             &self.connections,
             &self.accepted,
             &self.in_flight,
+            &self.running,
+            &self.capacity,
             &self.requests,
             &self.refused,
             &self.bytes_sent,
@@ -193,6 +201,21 @@ impl Slot {
     /// The application has given a part of its answer and waits for the reader.
     pub fn request_paused(&self) {
         self.request.clear();
+    }
+
+    /// A job has left the loop.
+    pub fn job_left(&self) {
+        add(&self.running, 1);
+    }
+
+    /// A job is back.
+    pub fn job_came_back(&self) {
+        self.running.store(self.running.load(Relaxed).saturating_sub(1), Relaxed);
+    }
+
+    /// Whether this worker could run a job at once.
+    pub fn is_idle(&self) -> bool {
+        self.running.load(Relaxed) < self.capacity.load(Relaxed)
     }
 
     /// A complete request has waited this long for the application.

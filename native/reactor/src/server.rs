@@ -7,6 +7,7 @@
 //!            registration no further call is needed to change what is waited for.
 
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::application::{Application, Incident, Next, Waiter};
 use crate::connection::{Connection, Stage};
 use crate::core::{Core, Verdict};
 use crate::exchange;
+use crate::handover::{Handover, Moving};
 use crate::job::{Fate, Job, Task};
 use crate::orders::{Order, Orders};
 use crate::timer::Token;
@@ -49,7 +51,11 @@ const NOT_A_CONNECTION: u32 = u32::MAX;
 const WAKE: u32 = 0;
 const LIFELINE: u32 = 1;
 const ORDERS: u32 = 2;
-const FIRST_LISTENER: u32 = 3;
+const HANDOVER: u32 = 3;
+const FIRST_LISTENER: u32 = 4;
+
+/// How soon a connection that no sibling could take is offered again.
+const OFFER_MS: u64 = 1;
 
 /// What the loop listens to besides clients.
 pub struct Sources {
@@ -63,6 +69,8 @@ pub struct Sources {
     pub orders: Arc<Orders>,
     /// Other processes accept on the same listeners.
     pub shared: bool,
+    /// The queue of connections that change workers.
+    pub handover: Option<Handover>,
     /// Connections that may be open; more wait in the listen queue.
     pub connections_max: usize,
 }
@@ -74,6 +82,8 @@ struct Closed {
     until_ms: Option<u64>,
     /// As many connections are open as may be.
     full: bool,
+    /// Every thread is busy: siblings are to accept.
+    busy: bool,
 }
 
 impl Closed {
@@ -99,6 +109,8 @@ pub struct Server<A: Application> {
     woken: bool,
     signalled: bool,
     stopped: bool,
+    /// Connections with a request that a sibling may run sooner, while every thread is busy.
+    offered: Vec<Token>,
     /// Connections that are not waited for at the end.
     written_off: usize,
     answered: u64,
@@ -156,6 +168,7 @@ impl<A: Application> Server<A> {
             woken: false,
             signalled: false,
             stopped: false,
+            offered: Vec::new(),
             written_off: 0,
             answered: 0,
             due: Vec::new(),
@@ -203,16 +216,102 @@ impl<A: Application> Server<A> {
     /// # Errors
     /// The kernel refused to wait.
     pub fn tend(&mut self, waiter: &mut impl Waiter) -> Result<bool, Errno> {
+        let hands_over = self.hands_over() && !self.core.draining;
+        if hands_over {
+            self.closed.busy = true;
+            self.ignore_listeners();
+        }
+        let result = self.tend_until_woken(waiter);
+        if hands_over {
+            self.closed.busy = false;
+            self.reopen();
+            self.core.unfinished.append(&mut self.offered); // Nobody took them.
+        }
+        result?;
+        Ok(std::mem::take(&mut self.signalled))
+    }
+
+    fn tend_until_woken(&mut self, waiter: &mut impl Waiter) -> Result<(), Errno> {
         while !self.signalled && !std::mem::take(&mut self.woken) {
             self.follow_orders();
             if self.connections.is_empty() || self.is_over() {
                 break;
             }
-            if !self.move_on() {
-                self.wait(waiter)?;
+            if self.move_on() {
+                continue;
+            }
+            self.offer_again();
+            self.wait(waiter)?;
+        }
+        Ok(())
+    }
+
+    /// Whether connections can change workers.
+    pub fn hands_over(&self) -> bool {
+        self.sources.handover.is_some()
+    }
+
+    /// Hands a readable connection to an idle sibling, or keeps it in mind: the request in it waits here
+    /// until a thread is back.
+    fn offer(&mut self, token: Token) {
+        if !self.core.app.has_idle_sibling() || !self.give_away(token) {
+            self.offered.push(token);
+        }
+    }
+
+    fn offer_again(&mut self) {
+        if !self.offered.is_empty() && self.core.app.has_idle_sibling() {
+            for token in std::mem::take(&mut self.offered) {
+                self.offer(token);
             }
         }
-        Ok(std::mem::take(&mut self.signalled))
+    }
+
+    /// Puts a connection between two requests into the queue; false where that cannot be.
+    fn give_away(&mut self, token: Token) -> bool {
+        let Some(handover) = &self.sources.handover else { return false };
+        let Some(connection) = self.connections.get(token.key as usize) else { return false };
+        if connection.token != token || !matches!(connection.stage, Stage::Idle) {
+            return false;
+        }
+        let origin = connection.peer.as_ref().and_then(|peer| self.core.app.movable(peer));
+        let Some((listener, address)) = origin else { return false };
+        let socket = connection.socket.as_fd();
+        let moving = Moving { socket, served: connection.served, listener, address };
+        if handover.put(&moving).is_err() {
+            return false; // Full, most likely: it stays here.
+        }
+        // The socket lives on, so closing our descriptor would not take it out of the set.
+        let _ = epoll::delete(&self.epoll, &*connection.socket);
+        self.close(token);
+        true
+    }
+
+    /// Takes one connection out of the queue; false when there is none.
+    fn take_over(&mut self) -> bool {
+        let Some(handover) = &self.sources.handover else { return false };
+        match handover.take() {
+            Ok(Moving { socket, served, listener, address }) => {
+                let peer = self.core.app.peer(listener, address);
+                self.open(socket, peer, served);
+                true
+            }
+            Err(errno) => errno != Errno::AGAIN,
+        }
+    }
+
+    /// A worker on its way out lets others go on with its idle connections.
+    fn give_idle_away(&mut self) {
+        if !self.hands_over() || !self.core.app.has_ready_sibling() {
+            return;
+        }
+        let idle = self.connections.iter().filter(|(_, connection)| matches!(connection.stage, Stage::Idle));
+        let idle: Vec<Token> = idle.map(|(_, connection)| connection.token).collect();
+        for token in idle {
+            if !self.give_away(token) {
+                break;
+            }
+        }
     }
 
     /// Deals with one event, or with what follows the last one; false when the round is over.
@@ -229,6 +328,9 @@ impl<A: Application> Server<A> {
         self.rounded = true;
         self.go_on_with_unfinished();
         self.expire();
+        if self.core.draining {
+            self.give_idle_away();
+        }
         true
     }
 
@@ -257,6 +359,7 @@ impl<A: Application> Server<A> {
             }
             Task::Pull | Task::Abandon => {}
         }
+        self.core.app.slot().job_left();
         Some(job)
     }
 
@@ -264,6 +367,7 @@ impl<A: Application> Server<A> {
     #[inline]
     pub fn complete(&mut self, mut job: Box<Job<A>>) {
         let slot = self.core.app.slot();
+        slot.job_came_back();
         slot.sent(job.sent);
         if let Some(left) = job.left {
             slot.request_waited(left.entered_ns.saturating_sub(job.ready_ns));
@@ -366,6 +470,9 @@ impl<A: Application> Server<A> {
             return 0;
         }
         let now_ms = self.core.clock.now_ms();
+        if !self.offered.is_empty() {
+            return OFFER_MS;
+        }
         self.next_look_ms().map_or(WAIT_MS_MAX, |at| at.saturating_sub(now_ms).clamp(1, WAIT_MS_MAX))
     }
 
@@ -383,6 +490,7 @@ impl<A: Application> Server<A> {
             connection.readable = true;
         }
         let verdict = match connection.stage {
+            Stage::Idle if self.closed.busy => return self.offer(token),
             Stage::Serving(_) => {
                 connection.gone |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
                 return;
@@ -446,6 +554,11 @@ impl<A: Application> Server<A> {
 
     fn dispatch_source(&mut self, key: u32) {
         match key {
+            HANDOVER => {
+                if self.closed.is_open() && self.take_over() {
+                    self.queue_again();
+                }
+            }
             ORDERS => {
                 self.sources.orders.bell().silence();
                 self.woken = true;
@@ -498,13 +611,27 @@ impl<A: Application> Server<A> {
         }
     }
 
+    /// As `step_back`, for the queue of connections that change workers.
+    fn queue_again(&self) {
+        let Some(handover) = &self.sources.handover else { return };
+        if self.closed.is_open() && epoll::delete(&self.epoll, handover.source()).is_ok() {
+            let _ = epoll::add(
+                &self.epoll,
+                handover.source(),
+                special(HANDOVER),
+                EventFlags::IN | EventFlags::EXCLUSIVE,
+            );
+        }
+    }
+
     /// Accepts and serves one connection; false when there is none, or none can be taken.
     fn accept_one(&mut self, listener: usize) -> bool {
         let Some(socket) = self.sources.listeners.get(listener) else { return false };
         match acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok((socket, address)) => {
+                let address = address.and_then(|address| SocketAddr::try_from(address).ok());
                 let peer = self.core.app.peer(listener, address);
-                self.open(socket, peer);
+                self.open(socket, peer, false);
                 true
             }
             Err(Errno::AGAIN) => false,
@@ -517,7 +644,7 @@ impl<A: Application> Server<A> {
         }
     }
 
-    fn open(&mut self, socket: OwnedFd, peer: A::Peer) {
+    fn open(&mut self, socket: OwnedFd, peer: A::Peer, served: bool) {
         let entry = self.connections.vacant_entry();
         let token = Token { key: entry.key() as u32, generation: self.next_generation };
         self.next_generation = (self.next_generation + 1) % NOT_A_CONNECTION;
@@ -530,7 +657,11 @@ impl<A: Application> Server<A> {
             Some(parked_ms) => connection.parked_ms = *parked_ms,
             None => self.parked_ms.resize(token.key as usize + 1, u64::MAX),
         }
-        self.core.patience(connection, self.core.timeouts.header_ms);
+        connection.served = served;
+        let t = &self.core.timeouts;
+        let idle_ms = if self.core.draining { t.drain_idle_ms } else { t.keepalive_ms };
+        let patience_ms = if served { idle_ms } else { t.header_ms };
+        self.core.patience(connection, patience_ms);
         // The request has often arrived with the connection: try before asking to be told.
         let verdict = exchange::readable(connection, &mut self.core);
         if verdict == Verdict::Keep {
@@ -563,6 +694,9 @@ impl<A: Application> Server<A> {
         for listener in &self.sources.listeners {
             let _ = epoll::delete(&self.epoll, listener);
         }
+        if let Some(handover) = &self.sources.handover {
+            let _ = epoll::delete(&self.epoll, handover.source());
+        }
     }
 
     fn reopen(&self) {
@@ -576,6 +710,10 @@ impl<A: Application> Server<A> {
         for (index, listener) in self.sources.listeners.iter().enumerate() {
             let data = special(FIRST_LISTENER + index as u32);
             epoll::add(&self.epoll, listener, data, EventFlags::IN | exclusive)?;
+        }
+        if let Some(handover) = &self.sources.handover {
+            let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
+            epoll::add(&self.epoll, handover.source(), special(HANDOVER), flags)?;
         }
         Ok(())
     }
@@ -633,6 +771,14 @@ impl<A: Application> Server<A> {
                 }
             }
         }
+        for _ in 0..accepts_max {
+            if !self.take_over() {
+                break;
+            }
+        }
+        if let Some(handover) = &self.sources.handover {
+            let _ = epoll::delete(&self.epoll, handover.source());
+        }
         // Our descriptors are duplicates, and other processes hold the sockets too, so closing them
         // would leave them in the set: woken first for connections that are its siblings' now, this
         // worker would spin, and they would sleep.
@@ -645,6 +791,7 @@ impl<A: Application> Server<A> {
                 self.core.patience(connection, self.core.timeouts.drain_idle_ms);
             }
         }
+        self.give_idle_away();
     }
 }
 

@@ -17,7 +17,6 @@ use bicorn_reactor::{
 use bicorn_wire::{Origin, ProxyRules, Refusal, Rules, push_refusal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::SocketAddrAny;
 
 /// Threads of the crews that every test is run with.
 const CREWS: [usize; 2] = [1, 3];
@@ -64,7 +63,19 @@ impl Application for Front {
         &self.slot
     }
 
-    fn peer(&mut self, _: usize, _: Option<SocketAddrAny>) {}
+    fn peer(&mut self, _: usize, _: Option<SocketAddr>) {}
+
+    fn movable(&self, (): &()) -> Option<(usize, Option<SocketAddr>)> {
+        Some((0, None))
+    }
+
+    fn has_idle_sibling(&self) -> bool {
+        false
+    }
+
+    fn has_ready_sibling(&self) -> bool {
+        false
+    }
 
     fn relays(&mut self, (): &mut (), origin: Origin) -> bool {
         origin.protocol() != "LOCAL"
@@ -159,6 +170,7 @@ fn start_behind(proxy: Option<ProxyRules>, threads: usize, timeouts: Timeouts) -
         lifeline: None,
         orders: Arc::clone(&orders),
         shared: false,
+        handover: None,
         connections_max: usize::MAX,
     };
     let spool = SpoolRules { body_bytes: 100_000, total_bytes: 1_000_000, directory: std::env::temp_dir() };

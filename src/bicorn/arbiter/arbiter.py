@@ -41,6 +41,7 @@ from bicorn.arbiter.watch import RequestWatch
 from bicorn.config.values import current_directory
 from bicorn.errors import AppImportError, BicornError, ExitCode, HaltServer
 from bicorn.ipc import messages
+from bicorn.ipc.handover import Handover
 from bicorn.ipc.scoreboard import SlotState
 from bicorn.ipc.stacks import StackFile
 from bicorn.ipc.stop_flag import StopFlag
@@ -230,6 +231,7 @@ class Arbiter:
         self._signals.install()
         self._lifeline = os.pipe()
         self._stop_flag = StopFlag()
+        self._handover = Handover()
         self._messages = os.pipe()
         os.set_blocking(self._messages[0], False)
         self._children = Children(Scoreboard(self._capacity()))
@@ -518,6 +520,7 @@ class Arbiter:
         now = time.monotonic()
         if isinstance(action, Drain):
             handle.advance(WorkerEvent.TOLD_TO_DRAIN, now)
+            handle.slot.state = SlotState.DRAINING  # Before the signal: nobody may hand it a connection from now on.
             self._send(handle, signal.SIGTERM)
         elif isinstance(action, Quit):
             handle.advance(WorkerEvent.TOLD_TO_QUIT, now)
@@ -559,7 +562,7 @@ class Arbiter:
                 self.log,
             )
             worker.slot, worker.lifeline, worker.ready_pipe = slot, self._lifeline[0], self._messages[1]
-            worker.stacks, worker.stop_flag = StackFile(), self._stop_flag
+            worker.stacks, worker.stop_flag, worker.handover = StackFile(), self._stop_flag, self._handover.fds
             generation.settings.pre_fork(self, worker)
             slot.state = SlotState.BOOTING
             forked_at = time.monotonic()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from bicorn.arbiter.policy import WorkerView
 from bicorn.arbiter.states import WorkerEvent, WorkerState, advance
+from bicorn.ipc.scoreboard import SlotState
 from bicorn.ipc.stacks import StackFile
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Children:
     def free_slot(self, slot: Slot) -> None:
         """Take back the slot of a worker that is gone or was never forked."""
         assert slot.index not in self._free, "a slot can be freed only once"
+        slot.state = SlotState.FREE  # Siblings look for somebody to hand connections to.
         self._free.append(slot.index)
 
     def add(self, handle: WorkerHandle) -> None:

@@ -2,7 +2,8 @@
 
 Owns       the meaning of Slot.state, and which of the requests of a row is the current one.
 Never      decides anything: the arbiter's own record of a worker (arbiter.states) does.
-Invariant  only the worker itself writes its state once it runs; the arbiter writes BOOTING before the fork.
+Invariant  the arbiter writes BOOTING before the fork, DRAINING before it tells the worker to drain, and FREE when the
+           worker is gone; READY is the worker's own word.
 """
 
 from __future__ import annotations

@@ -97,6 +97,7 @@ class Worker:
     lifeline: int = -1  # readable as soon as the arbiter is dead, however it died
     ready_pipe: int = -1  # where messages to the arbiter go
     stop_flag: StopFlag | None = None  # whether a drain is the server's end
+    handover: tuple[int, int] | None = None  # both ends of the queue of connections that change workers: in, out
     stacks: StackFile | None = None  # where stacks go that the arbiter asks for
 
     def __init__(

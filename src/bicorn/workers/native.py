@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, Protocol
 
 from bicorn._core import AccessLog
 from bicorn.app.interface import Interface
+from bicorn.ipc.scoreboard import SlotState
 from bicorn.observe.access import NativeTarget, native_target
 from bicorn.observe.atoms import basic_auth_user
 from bicorn.workers.base import Worker
@@ -59,6 +60,8 @@ class NativeWorker(Worker):
     READS_PROXY_HEADERS: ClassVar[bool] = True
     #: Whether requests of one process run side by side: `wsgi.multithread`.
     MULTITHREAD: ClassVar[bool] = False
+    #: Whether connections may move between this worker and its siblings while one of them is busy.
+    HANDS_OVER: ClassVar[bool] = False
 
     loop: NativeLoop | None = None
     access: AccessLog | None = None
@@ -90,6 +93,10 @@ class NativeWorker(Worker):
         """Give the number of connections that may be open; more wait in the listen queue."""
         return self.cfg.worker_connections
 
+    def capacity(self) -> int:
+        """Give the number of requests that can run at once, for siblings that hand connections over."""
+        return 1
+
     def site(self) -> dict[str, Any]:
         """Give the arguments that the constructors of all loops share."""
         return {
@@ -109,6 +116,7 @@ class NativeWorker(Worker):
                 "fd": listener.fileno(),
                 "template": environ_template(self.cfg, listener, errors, multithread=self.MULTITHREAD),
                 "nameless": is_nameless(listener),
+                "name": str(listener),
             }
             for listener in self.sockets
         ]
@@ -125,6 +133,9 @@ class NativeWorker(Worker):
             "max_requests": self.max_requests,
             "observed": self._is_observed(),
             "connections_max": self.connections_max(),
+            "capacity": self.capacity(),
+            "ready_state": int(SlotState.READY),
+            "handover_fds": self.handover if self.HANDS_OVER else None,
             "server": cfg.server_header,
             "shared_listeners": cfg.workers > 1,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import ClassVar
 
 from bicorn._core import SyncLoop
 from bicorn.workers.native import NativeWorker
@@ -10,6 +11,8 @@ from bicorn.workers.native import NativeWorker
 
 class SyncWorker(NativeWorker):
     """Runs the application in the native loop's own thread."""
+
+    HANDS_OVER: ClassVar[bool] = True
 
     loop: SyncLoop | None = None
 

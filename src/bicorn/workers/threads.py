@@ -20,6 +20,7 @@ class ThreadWorker(NativeWorker):
     """Runs the application in `threads` threads."""
 
     MULTITHREAD: ClassVar[bool] = True
+    HANDS_OVER: ClassVar[bool] = True
 
     loop: ThreadLoop | None = None
 
@@ -30,6 +31,9 @@ class ThreadWorker(NativeWorker):
     def make_loop(self) -> ThreadLoop:
         wake_fd = self.PIPE[0] if self.PIPE else None
         return ThreadLoop(**self.site(), threads=self.cfg.threads, timeout=float(self.cfg.timeout), wake_fd=wake_fd)
+
+    def capacity(self) -> int:
+        return self.cfg.threads
 
     def serve(self) -> None:
         loop = self.loop

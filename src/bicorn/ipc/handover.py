@@ -1,0 +1,29 @@
+"""The queue of connections that change workers: made by the arbiter, used by the native loops.
+
+Owns       both ends of the queue, which every worker inherits.
+Never      sees a connection: workers put them in and take them out.
+Invariant  it outlives generations of workers, so that one that drains hands its idle connections to the next.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+#: Bytes that may wait in the queue: a few hundred connections, by what the kernel counts for each.
+_BUFFER_BYTES: Final = 1 << 20
+
+
+class Handover:
+    """A pair of connected sockets whose messages stay whole."""
+
+    def __init__(self) -> None:
+        self._put, self._take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._put.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        for end in (self._put, self._take):
+            end.setblocking(False)
+
+    @property
+    def fds(self) -> tuple[int, int]:
+        """Where connections are put in, and where they come out."""
+        return self._put.fileno(), self._take.fileno()
