@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -98,6 +100,21 @@ def test_a_slow_request_is_sampled_once_while_it_runs(serve: Serve, gate: Gate) 
         assert reader.read_answer().body == b"done"
     assert server.log.count("Slow request") == 2
     assert server.worker_pids() == [pid]
+
+
+def test_of_many_slow_requests_one_is_sampled_each_second(serve: Serve, gate: Gate) -> None:
+    server = serve("gated:app", "-w", "3", "--slow-request-log", "0.2", "--log-level", "debug", env=gate.env)
+    server.wait_for_ready(3)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            sock = stack.enter_context(server.connect())
+            sock.sendall(b"GET /report HTTP/1.1\r\nHost: test.example\r\n\r\n")
+            gate.wait_started()
+        server.wait_for_log("Slow request")
+        first_at = time.monotonic()
+        server.wait_for_log("Slow request", count=3)
+        assert time.monotonic() - first_at > 1.8
+        gate.release(3)
 
 
 def test_of_several_requests_the_slow_one_is_named(serve: Serve, gate: Gate) -> None:
