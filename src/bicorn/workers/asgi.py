@@ -130,6 +130,7 @@ class AsgiWorker(Worker):
         await self._finish()
         await lifespan.shutdown(self.cfg.lifespan_shutdown_timeout)
         self.server.close()
+        await asyncio.sleep(0)  # Tasks that were prepared for requests end here.
         await self.event_loop.shutdown_asyncgens()
 
     async def _started(self, lifespan: Lifespan) -> bool:
@@ -358,6 +359,9 @@ class AsgiWorker(Worker):
             self.log.error("%s raised in request %s: this worker ends", type(error).__name__, _line(scope))
             self.alive = False
             self._stopping.set()
+            return
+        if isinstance(error, asyncio.CancelledError):
+            self.log.info("Request %s was cancelled", _line(scope))
             return
         suffix = " after its response had begun" if answered else ""
         self.log.error("Error handling request %s%s", _line(scope), suffix, exc_info=error)

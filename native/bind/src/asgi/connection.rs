@@ -704,11 +704,11 @@ impl Conn {
             (_, [piece]) => incoming.push(&PyBytes::new(py, piece)),
             _ => incoming.push(&PyBytes::new(py, &data.concat())),
         }
+        exchange.get().deliver(py);
         if incoming.waiting() > self.shared.read_ahead {
             self.pause_reading(py);
             self.deadline_ms.set(NEVER);
         }
-        exchange.get().deliver(py);
     }
 
     /// A silent client has so long to go on with its body.

@@ -561,10 +561,10 @@ impl AsgiServer {
     }
 
     /// Lets go of the loop: it is about to end.
-    fn close(&self, py: Python<'_>) {
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
         let shared = self.shared.get(py);
-        shared.tasks.close(py);
         shared.spare.take();
+        shared.tasks.close(py)
     }
 
     /// Connections that are open.

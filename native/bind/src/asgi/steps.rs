@@ -13,7 +13,7 @@ use pyo3::exceptions::{PyException, PyStopIteration};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::asgi::exchange::Exchange;
 use crate::asgi::guarded::Guarded;
@@ -71,6 +71,8 @@ pub struct Tasks {
     leave_task: Py<PyAny>,
     weak_count: Py<PyAny>,
     name: Py<PyAny>,
+    /// The contextvars.Context that the worker made the server in.
+    context: Py<PyAny>,
     spares: RefCell<Vec<Spare>>,
     wanted: Cell<usize>,
     closed: Cell<bool>,
@@ -80,12 +82,15 @@ impl Tasks {
     /// No prepared task yet.
     pub fn new(py: Python<'_>) -> PyResult<Self> {
         let tasks = py.import("asyncio.tasks")?;
+        // SAFETY: gives a new reference or sets an error.
+        let context = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent())? };
         Ok(Self {
             task_class: tasks.getattr("Task")?.unbind(),
             enter_task: tasks.getattr("_enter_task")?.unbind(),
             leave_task: tasks.getattr("_leave_task")?.unbind(),
             weak_count: py.import("_weakref")?.getattr("getweakrefcount")?.unbind(),
             name: intern!(py, "bicorn-request").clone().into_any().unbind(),
+            context: context.unbind(),
             spares: RefCell::new(Vec::new()),
             wanted: Cell::new(1),
             closed: Cell::new(false),
@@ -109,12 +114,17 @@ impl Tasks {
         Ok(self.task_class.bind(py).call((steps,), Some(&kwargs))?.unbind())
     }
 
-    /// Ends the prepared tasks: the loop is about to end.
-    pub fn close(&self, py: Python<'_>) {
+    /// Ends the prepared tasks in the next turn of the loop: it is about to end.
+    pub fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.closed.set(true);
         for spare in self.spares.take() {
-            spare.retire(py);
+            let state = spare.steps.get().state.get(py);
+            state.ended.set(true);
+            if let Some(wakeup) = state.wakeup.take() {
+                state.shared.call_soon(py, wakeup.bind(py), spare.steps.bind(py))?;
+            }
         }
+        Ok(())
     }
 
     fn take(&self, py: Python<'_>) -> Option<Spare> {
@@ -151,6 +161,11 @@ impl Spare {
     }
 }
 
+/// The arguments of `cancel()` that made this CancelledError.
+fn message_of<'py>(error: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    Ok(error.getattr(intern!(error.py(), "args"))?.cast_into::<PyTuple>()?)
+}
+
 /// How many attributes somebody has set on a task of asyncio's: it takes any.
 fn attributes(task: &Bound<'_, PyAny>) -> PyResult<usize> {
     // SAFETY: a live object; gives a new reference to its dict, which is made if need be, or sets an error.
@@ -166,10 +181,11 @@ pub fn start(
     coroutine: Bound<'_, PyAny>,
     exchange: &Py<Exchange>,
 ) -> PyResult<()> {
-    // SAFETY: gives a new reference or sets an error.
-    let context = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent())? };
-    exchange.get().begin(py, coroutine, context);
     let tasks = &shared.tasks;
+    // The worker's context and not the current one: a pipelined request begins where another one ended.
+    // SAFETY: a live context; gives a new reference or sets an error.
+    let context = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(tasks.context.as_ptr()))? };
+    exchange.get().begin(py, coroutine, context);
     let Some(mut spare) = tasks.take(py) else {
         tasks.wanted.set((tasks.wanted.get() + 1).min(SPARES_MAX));
         let steps = Py::new(py, Steps::new(shared, Some(exchange.clone_ref(py))))?;
@@ -374,7 +390,7 @@ impl Steps {
         };
         // Cancelled between its first step and now: the cancellation belongs to what it waits for.
         if let Some(future) = slf.get().state.get(py).yielded.take()
-            && let Ok(cancelled) = future.bind(py).call_method0(intern!(py, "cancel"))
+            && let Ok(cancelled) = future.bind(py).call_method1(intern!(py, "cancel"), message_of(&error)?)
             && cancelled.is_truthy()?
         {
             return Ok(future);
@@ -398,6 +414,16 @@ impl Steps {
     #[getter]
     fn cr_running(&self, py: Python<'_>) -> bool {
         self.state.get(py).stepping.get()
+    }
+
+    #[getter]
+    fn __name__(&self) -> &'static str {
+        "request"
+    }
+
+    #[getter]
+    fn __qualname__(&self) -> &'static str {
+        "bicorn.request"
     }
 
     #[getter]
