@@ -7,6 +7,7 @@ import contextvars
 import json
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -50,7 +51,7 @@ async def read(receive: Receive) -> bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ConnectionError("the client left")
-        data += message.get("body", b"")
+        data += bytes(message.get("body", b""))
         if not message.get("more_body"):
             return data
 
@@ -145,7 +146,7 @@ async def out_of_order(scope: Message, receive: Receive, send: Send) -> None:
     async def attempt(message: Any) -> None:
         try:
             await send(message)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what it is, is the question
             raised.append(f"{type(error).__name__}: {error}")
 
     await attempt(body(b"too early"))
@@ -237,9 +238,7 @@ async def held(scope: Message, receive: Receive, send: Send) -> None:
 
 async def block(scope: Message, receive: Receive, send: Send) -> None:
     """Block the loop, as no coroutine should."""
-    import time
-
-    time.sleep(60)
+    time.sleep(60)  # noqa: ASYNC251 - on purpose
 
 
 async def tasks(scope: Message, receive: Receive, send: Send) -> None:
@@ -343,10 +342,12 @@ async def pathsend(scope: Message, receive: Receive, send: Send) -> None:
 
 async def zerocopysend(scope: Message, receive: Receive, send: Send) -> None:
     """Three pieces: bytes, a part of a file, bytes."""
-    with open(THIS_FILE, "rb") as file:
+    with open(THIS_FILE, "rb") as file:  # noqa: ASYNC230 - a descriptor is what is sent
         await send(start())
         await send(body(b"<", more=True))
-        await send({"type": "http.response.zerocopysend", "file": file.fileno(), "offset": 3, "count": 10, "more_body": True})
+        await send(
+            {"type": "http.response.zerocopysend", "file": file.fileno(), "offset": 3, "count": 10, "more_body": True}
+        )
         await send(body(b">"))
 
 
@@ -381,9 +382,9 @@ async def shared(scope: Message, receive: Receive, send: Send) -> None:
 ROUTES: dict[str, Callable[[Message, Receive, Send], Awaitable[None]]] = {
     function.__name__: function
     for function in (
-        hello, scope, echo, mirror, ignore, stream, status, length, bad_header, raise_early, raise_started, raise_late,
-        nothing, out_of_order, show_events, after_end, wait_for_disconnect, stubborn, endless, background, release, held,
-        block, tasks, timeouts, cancel_itself, leave, hints, trailers, pathsend, zerocopysend, buffers, slow_reader,
-        memory, shared,
+        hello, scope, echo, mirror, ignore, stream, status, length, bad_header, raise_early, raise_started,
+        raise_late, nothing, out_of_order, show_events, after_end, wait_for_disconnect, stubborn, endless,
+        background, release, held, block, tasks, timeouts, cancel_itself, leave, hints, trailers, pathsend,
+        zerocopysend, buffers, slow_reader, memory, shared,
     )
 }  # fmt: skip

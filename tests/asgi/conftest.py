@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from harness.server import DEADLINE_S, Output, Serve, Server
 #: The loops that the worker runs on; whatever is about tasks and transports is tested on both.
 LOOPS = ("uvloop", "asyncio")
 
-Answers = Callable[..., object]
+Connect = Callable[[Server], socket.socket]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,13 @@ def routes(request: pytest.FixtureRequest, serve_module: Serve) -> Server:
     if request.param == "uvloop":
         pytest.importorskip("uvloop")
     return serve_module("asgi_routes:app", "-k", "asgi", "--asgi-loop", request.param)
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Open connections that are closed at the end of the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda server: stack.enter_context(server.connect())
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +61,3 @@ def uvicorn_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
     for process in running:
         process.terminate()
         process.wait(DEADLINE_S)
-
-
-def framework(name: str) -> Path:
-    """The project of that name below tests/asgi/projects."""
-    return Path(__file__).resolve().parent / "projects" / name

@@ -355,6 +355,8 @@ class AsgiWorker(Worker):
         self, error: BaseException, scope: dict[str, Any] | None, answered: bool, fatal: bool
     ) -> None:
         """The application raised. `answered`: its response had begun. `fatal`: it wants to end the process."""
+        if fatal and not self.alive:
+            return  # One of our own signal handlers, which said so already.
         if fatal:
             self.log.error("%s raised in request %s: this worker ends", type(error).__name__, _line(scope))
             self.alive = False
