@@ -17,9 +17,9 @@ settings.configure(
 )
 
 import django  # noqa: E402 - it reads the settings
-from django.core.handlers.asgi import ASGIHandler  # noqa: E402
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse  # noqa: E402
-from django.urls import path  # noqa: E402
+from django.core.handlers.asgi import ASGIHandler  # noqa: E402 - as above
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse  # noqa: E402 - as above
+from django.urls import path  # noqa: E402 - as above
 
 django.setup(set_prefix=False)
 
