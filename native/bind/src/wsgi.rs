@@ -193,6 +193,10 @@ impl Wsgi {
             );
             Bound::from_owned_ptr_or_err(py, result)
         }?;
+        if self.setup.orders.current() != Order::Serve {
+            // The worker was told to go while the application ran: this is the connection's last answer.
+            open.exchange(py).borrow_mut().response.terms.keep_alive = false;
+        }
         if result.is_exact_instance_of::<PyList>() || result.is_exact_instance_of::<PyTuple>() {
             return send_all(open.exchange(py), &result).map(|end| Given::All(self.ended(py, open, end)));
         }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import select
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -48,6 +47,7 @@ from bicorn.ipc.stop_flag import StopFlag
 from bicorn.net import systemd
 from bicorn.net.listener import Listener, adopt_listeners, close_listeners, create_listeners
 from bicorn.observe.log import load_logger_class
+from bicorn.unpatched import select, waitpid
 from bicorn.workers.registry import load_worker_class
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ class Arbiter:
         statuses = []
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 break
             if pid == 0:

@@ -7,9 +7,10 @@ Invariant  attend() does not block, whatever the other end does; the loop waits 
 
 from __future__ import annotations
 
-import select
 from collections.abc import Iterable
 from typing import Protocol
+
+from bicorn.unpatched import select
 
 
 class Duty(Protocol):

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import time
 from collections import deque
 from types import FrameType
 from typing import Final
+
+from bicorn.unpatched import read, select, set_handler, write
 
 #: The signals that mean something to the arbiter, in Gunicorn's order.
 HANDLED: Final = (
@@ -54,7 +55,7 @@ class SignalQueue:
         # The pipe may be full of wake-ups that were not read yet; one more says nothing new.
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         for signum in HANDLED:
-            signal.signal(signum, self._enqueue)
+            set_handler(signum, self._enqueue)
 
     def _enqueue(self, signum: int, _frame: FrameType | None) -> None:
         if len(self._pending) < PENDING_MAX or signum not in self._pending:
@@ -63,7 +64,7 @@ class SignalQueue:
     def wake(self) -> None:
         """End the loop's wait as a signal would."""
         with contextlib.suppress(BlockingIOError):
-            os.write(self._write_end, b"\0")
+            write(self._write_end, b"\0")
 
     def take(self) -> list[signal.Signals]:
         """Empty the pipe, then the queue."""
@@ -89,14 +90,14 @@ class SignalQueue:
 
     def _empty_pipe(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while len(os.read(self._read_end, _PIPE_READ_BYTES)) == _PIPE_READ_BYTES:
+            while len(read(self._read_end, _PIPE_READ_BYTES)) == _PIPE_READ_BYTES:
                 continue
 
     def close_in_child(self) -> None:
         """Give a forked child the default handlers, and none of this queue."""
         signal.set_wakeup_fd(-1)
         for signum in HANDLED:
-            signal.signal(signum, signal.SIG_DFL)
+            set_handler(signum, signal.SIG_DFL)
         os.close(self._read_end)
         os.close(self._write_end)
         self._pending.clear()

@@ -30,6 +30,7 @@ from bicorn.arbiter.signals import HANDLED
 from bicorn.errors import AppImportError, BicornError, ExitCode
 from bicorn.ipc.messages import Kind, Message, send
 from bicorn.ipc.stacks import STACK_SIGNALS
+from bicorn.unpatched import fork
 from bicorn.workers.base import ExitWhileBooting
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def fork_worker(server: Any, worker: Worker, leave_arbiter: Callable[[], None]) 
     # A signal for the newborn that came before it has handlers of its own would be queued for a loop it never runs.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*HANDLED, *STACK_SIGNALS})
     try:
-        pid = os.fork()
+        pid = fork()
         if pid == 0:
             leave_arbiter()
             worker.init_early_signals()

@@ -25,6 +25,7 @@ from bicorn.arbiter.promotion import FD_VARIABLE, PID_VARIABLE, READY_VARIABLE
 from bicorn.arbiter.signals import HANDLED
 from bicorn.errors import BicornError, ExitCode
 from bicorn.net.systemd import LISTEN_FDS_START
+from bicorn.unpatched import fork, read, set_handler
 
 if TYPE_CHECKING:
     from bicorn.arbiter.exits import Exit
@@ -61,7 +62,7 @@ class Upgrade:
         # A signal for the newborn that came before it has handlers of its own would be queued for a loop it never runs.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         try:
-            pid = os.fork()
+            pid = fork()
             if pid == 0:
                 _become(execute, write_end, blocked, self._log)
         except OSError as error:
@@ -111,7 +112,7 @@ class Upgrade:
 
     def _listen(self) -> None:
         try:
-            said = os.read(self._ready_pipe, 1)
+            said = read(self._ready_pipe, 1)
         except BlockingIOError:
             return
         self._close_pipe()
@@ -134,7 +135,7 @@ def _become(execute: Callable[[int], NoReturn], ready_fd: int, blocked: set[int]
     try:
         signal.set_wakeup_fd(-1)
         for signum in HANDLED:
-            signal.signal(signum, signal.SIG_DFL)
+            set_handler(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # It would survive the exec.
         execute(ready_fd)
     except BaseException as error:  # A hook of the user's, or an exec that failed.

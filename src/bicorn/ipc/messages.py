@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import os
-import select
 import struct
 from typing import Final
+
+from bicorn.unpatched import read, select, write
 
 RECORD_BYTES: Final = 512  # POSIX's smallest PIPE_BUF
 _LAYOUT: Final = struct.Struct("!BIH")  # kind, pid, length of the text
@@ -59,7 +59,7 @@ def decode(record: bytes) -> Message | None:
 def send(pipe: int, message: Message) -> None:
     """Write a message; blocks while the pipe is full, which ends when the arbiter reads or dies."""
     try:
-        os.write(pipe, encode(message))
+        write(pipe, encode(message))
     except BrokenPipeError:
         # The arbiter is gone: nobody is left to be told, and the lifeline ends this worker.
         return
@@ -70,7 +70,7 @@ def receive(pipe: int) -> list[Message]:
     messages = []
     for _ in range(RECORDS_PER_READ_MAX):
         try:
-            record = os.read(pipe, RECORD_BYTES)
+            record = read(pipe, RECORD_BYTES)
         except BlockingIOError:
             break
         if len(record) != RECORD_BYTES:

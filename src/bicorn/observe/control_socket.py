@@ -12,7 +12,6 @@ import contextlib
 import enum
 import errno
 import os
-import select
 import socket
 import stat
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from bicorn.observe.control_protocol import (
     encode_refusal,
     encode_result,
 )
+from bicorn.unpatched import select
 
 #: Connections at a time: people and their monitoring. One more takes the place of the one that is silent longest.
 CLIENTS_MAX: Final = 32

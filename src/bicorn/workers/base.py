@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from bicorn.ipc.messages import Kind, Message, send
 from bicorn.ipc.scoreboard import SlotState
 from bicorn.ipc.stacks import StackFile
 from bicorn.ipc.stop_flag import StopFlag
+from bicorn.unpatched import select
 from bicorn.workers.privileges import set_owner
 
 if TYPE_CHECKING:
