@@ -197,8 +197,12 @@ class Server:
         os.killpg(self.pid, sig)
 
     def worker_pids(self) -> list[int]:
-        """The live children of the arbiter, oldest first (by start time, which the kernel keeps)."""
-        return children_of(self.pid)
+        """The live workers, oldest first (by start time, which the kernel keeps)."""
+        return [pid for pid in children_of(self.pid) if not _is_template(pid)]
+
+    def template_pids(self) -> list[int]:
+        """The processes that workers are forked from, oldest first."""
+        return [pid for pid in children_of(self.pid) if _is_template(pid)]
 
     def wait_for_ready(self, count: int, timeout: float = DEADLINE_S) -> list[int]:
         """Wait until that many workers have said that they accept, and give the living ones.
@@ -445,6 +449,12 @@ def children_of(pid: int) -> list[int]:
                 if int(fields[1]) == pid and fields[0] != "Z":
                     found.append((int(fields[19]), int(entry.name)))
     return [child for _, child in sorted(found)]
+
+
+def _is_template(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"template" in (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"[")[0]
+    return False
 
 
 def is_alive(pid: int) -> bool:

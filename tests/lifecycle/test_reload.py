@@ -249,16 +249,6 @@ def test_a_second_hup_overtakes_a_reload_that_is_not_ready(start: Start, gate: G
     assert server.get("/").body == b"three"
 
 
-def test_reload_with_a_preloaded_application_says_that_the_code_stays(start: Start) -> None:
-    server = start("mine:app", "--preload", files={"mine.py": app_saying("old")})
-    old = server.wait_for_workers(1)
-    replace(server.directory / "mine.py", app_saying("new"))
-    server.signal(signal.SIGHUP)
-    server.wait_for_workers(1, without=old)
-    assert server.get("/").body == b"old"
-    assert "the application's code is not" in server.log
-
-
 def test_changed_sources_are_noticed_with_reload(start: Start) -> None:
     server = start("mine:app", "--reload", files={"mine.py": app_saying("old")})
     assert server.get("/").body == b"old"

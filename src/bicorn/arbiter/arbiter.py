@@ -7,9 +7,11 @@ Invariant  what happens to a worker was decided by policy.decide(); this file on
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
@@ -25,9 +27,23 @@ from bicorn.arbiter.oom import OomKills
 from bicorn.arbiter.open_files import raise_limit
 from bicorn.arbiter.outcome import Outcome
 from bicorn.arbiter.pidfile import Pidfile
-from bicorn.arbiter.policy import Abort, Backoff, Commit, Decision, Drain, Kill, Phase, Quit, Snapshot, Spawn
+from bicorn.arbiter.policy import (
+    Abort,
+    AbortTemplate,
+    Backoff,
+    Commit,
+    Decision,
+    Drain,
+    Kill,
+    Phase,
+    Quit,
+    Snapshot,
+    Spawn,
+    StartTemplate,
+)
 from bicorn.arbiter.promotion import Predecessor
 from bicorn.arbiter.recycle import Recycling, draw_lifetime
+from bicorn.arbiter.refork import Refork
 from bicorn.arbiter.reload import Generations, ReloadFailed
 from bicorn.arbiter.service import Service
 from bicorn.arbiter.signals import SignalQueue
@@ -35,10 +51,12 @@ from bicorn.arbiter.spawn import fork_worker, set_title
 from bicorn.arbiter.stacks import StackCollector
 from bicorn.arbiter.states import WorkerEvent, WorkerState
 from bicorn.arbiter.stop import Stop
+from bicorn.arbiter.template import TemplateProcess, make_channel
+from bicorn.arbiter.templates import Template, Templates
 from bicorn.arbiter.upgrade import Upgrade, UpgradeRefused, environment, replace_process
 from bicorn.arbiter.watch import RequestWatch
 from bicorn.config.values import current_directory
-from bicorn.errors import AppImportError, BicornError, ExitCode, HaltServer
+from bicorn.errors import BicornError, ExitCode, HaltServer
 from bicorn.ipc import messages
 from bicorn.ipc.handover import Handover
 from bicorn.ipc.scoreboard import SlotState
@@ -51,6 +69,7 @@ from bicorn.unpatched import select, waitpid
 from bicorn.workers.registry import load_worker_class
 
 if TYPE_CHECKING:
+    from bicorn._core import Slot
     from bicorn.app.application import Application
     from bicorn.config import Settings
     from bicorn.observe.log import Logger
@@ -92,14 +111,13 @@ class Arbiter:
         self._environment.enter(app)
         first = Generation(1, settings, app, load_worker_class(settings), [], settings.workers)
         self._generations = Generations(first, self._environment, self.log)
+        self._made_from = first
         self._has_served = False
         self._backoff = Backoff()
         self._stop: Stop | None = None
         self._awake_since = 0.0
         self.cfg.nworkers_changed(self, settings.workers, None)
         self.log.debug("Current configuration:\n%s", settings.explain())
-        if settings.preload_app:
-            self._preload(app)
 
     # -- what hooks look at --------------------------------------------------------------------
 
@@ -152,7 +170,7 @@ class Arbiter:
     @property
     def WORKERS(self) -> dict[int, Worker]:  # noqa: N802 - Gunicorn's name
         """The living workers by pid."""
-        return {handle.pid: handle.worker for handle in self._children}
+        return {handle.pid: handle.worker for handle in self._children if handle.is_born}
 
     @property
     def num_workers(self) -> int:
@@ -163,7 +181,7 @@ class Arbiter:
     def num_workers(self, value: int) -> None:
         current = self._generations.current
         old, current.target = current.target, value
-        self._run_hook("nworkers_changed", value, old)
+        self.run_hook("nworkers_changed", value, old)
 
     @property
     def last_reload(self) -> Outcome | None:
@@ -237,6 +255,7 @@ class Arbiter:
         self._children = Children(Scoreboard(self._capacity()))
         self._oom_kills = OomKills()
         self._stacks = StackCollector()
+        self._templates = Templates(self, self._children, self._generations, self._stacks)
         self._watch = RequestWatch(self._children, lambda: self.cfg, self._stacks, self.log)
         self._control = Control(self, self._children, self._stacks)
         self._service = Service(self, self._children, os.environ)
@@ -244,6 +263,7 @@ class Arbiter:
             self._stacks,
             self._watch,
             Recycling(self._children, lambda: self.cfg, self.log),
+            Refork(self._children, self.settled_generation, self.log),
             self._predecessor,
             self._upgrade,
             self._control,
@@ -272,14 +292,6 @@ class Arbiter:
         close_listeners([listener for listener in existing if listener not in listeners], unlink=False)
         return listeners
 
-    @staticmethod
-    def _preload(app: Application) -> None:
-        try:
-            app.wsgi()
-        except AppImportError as error:
-            # No worker failed to boot, so the exit code is not that of a worker; Gunicorn's is 1 here as well.
-            raise BicornError(str(error)) from None
-
     def _capacity(self) -> int:
         """Slots for every worker, its successor of a reload, and some that drain from the one before."""
         return max(SLOTS_MAX, 3 * self.cfg.workers)
@@ -288,7 +300,9 @@ class Arbiter:
         return self._signals.wait_for(_STOP_SIGNALS, seconds)
 
     def _is_over(self) -> bool:
-        return self._stop is not None and (not self._children or time.monotonic() >= self._stop.given_up_at)
+        if self._stop is None:
+            return False
+        return not (self._children or self._templates) or time.monotonic() >= self._stop.given_up_at
 
     def _finish(self) -> int:
         assert self._stop is not None, "only a stop ends the loop"
@@ -297,7 +311,7 @@ class Arbiter:
         if self._stop.reason is not None:
             level("Reason: %s", self._stop.reason)
         self._release()
-        self._run_hook("on_exit")
+        self.run_hook("on_exit")
         return self._stop.exit_code
 
     def _release(self) -> None:
@@ -337,6 +351,8 @@ class Arbiter:
 
     def _read_messages(self) -> None:
         for message in messages.receive(self._messages[0]):
+            if self._templates.read(message):
+                continue
             handle = self._children.find(message.pid)
             if handle is None:
                 continue  # Reaped already.
@@ -366,13 +382,14 @@ class Arbiter:
         self._read_messages()
         for pid, ended in statuses:
             handle = self._children.remove(pid)
-            if handle is None and self._upgrade.bury(pid, ended):
+            if handle is None and (self._upgrade.bury(pid, ended) or self._templates.bury(pid, ended)):
                 continue
             if handle is None:
+                self._templates.keep_stray(pid, ended)
                 # As PID 1 of a container we get orphans, whose exits mean nothing to us.
                 self.log.debug("Reaped unknown child process (pid:%s, %s)", pid, ended)
             else:
-                self._bury(handle, ended)
+                self.bury(handle, ended)
 
     def handle_hup(self) -> None:
         """SIGHUP: try the configuration as it is now."""
@@ -406,7 +423,9 @@ class Arbiter:
         """SIGUSR1: log files were rotated."""
         self.log.reopen_files()
         for handle in self._children:
-            self._send(handle, signal.SIGUSR1)
+            self.send(handle, signal.SIGUSR1)
+        for template in self._templates:
+            os.kill(template.pid, signal.SIGUSR1)
 
     def handle_usr2(self) -> None:
         """SIGUSR2: start a new arbiter beside this one, from the program as it is now."""
@@ -425,17 +444,19 @@ class Arbiter:
 
     # -- workers that ended --------------------------------------------------------------------
 
-    def _bury(self, handle: WorkerHandle, ended: exits.Exit) -> None:
+    def bury(self, handle: WorkerHandle, ended: exits.Exit) -> None:
         state, now = handle.state, time.monotonic()
         handle.advance(WorkerEvent.EXITED, now)
         stopping = self._stop is not None
         line = exits.describe(ended, handle.pid, state, stopping=stopping, oom=self._oom_kills.explain_one)
         stacks = self._stacks.bury(handle)
+        if handle.channel is not None:
+            handle.channel.close()
         if line is not None:
             self.log.log(line[0], "\n".join([line[1], stacks] if ended.signum in exits.FAULTS else [line[1]]).rstrip())
         if self._stop is None and state in (WorkerState.BOOTING, WorkerState.READY, WorkerState.ABORTED):
             self._answer_death(handle, ended, now)
-        self._run_hook("child_exit", handle.worker)
+        self.run_hook("child_exit", handle.worker)
 
     def _answer_death(self, handle: WorkerHandle, ended: exits.Exit, now: float) -> None:
         """Decide what an exit that nobody asked for means for the server."""
@@ -493,6 +514,7 @@ class Arbiter:
             fallback_target=fallback.target if fallback else 0,
             rolling=current.is_rolling,
             boot_timeout=self.cfg.boot_timeout,
+            templates=self._templates.views(),
         )
 
     def _act(self, decision: Decision) -> float | None:
@@ -511,6 +533,12 @@ class Arbiter:
             generation = self._generations.find(action.generation)
             if self._stop is None and generation is not None:
                 self._spawn(generation)
+        elif isinstance(action, StartTemplate):
+            generation = self._generations.find(action.generation)
+            if self._stop is None and generation is not None:
+                self._templates.start(generation)
+        elif isinstance(action, AbortTemplate):
+            self._templates.abort(action.generation)
         else:
             handle = self._children.find(action.pid)
             assert handle is not None, "policy decides about workers of its snapshot"
@@ -519,21 +547,22 @@ class Arbiter:
     def _tell(self, handle: WorkerHandle, action: Drain | Quit | Abort | Kill) -> None:
         now = time.monotonic()
         if isinstance(action, Drain):
+            self._templates.tell_heir(handle)
             handle.advance(WorkerEvent.TOLD_TO_DRAIN, now)
             handle.slot.state = SlotState.DRAINING  # Before the signal: nobody may hand it a connection from now on.
-            self._send(handle, signal.SIGTERM)
+            self.send(handle, signal.SIGTERM)
         elif isinstance(action, Quit):
             handle.advance(WorkerEvent.TOLD_TO_QUIT, now)
-            self._send(handle, signal.SIGQUIT)
+            self.send(handle, signal.SIGQUIT)
         elif isinstance(action, Abort):
             self._announce_abort(handle)
             self._watch.report_stuck(handle, action.silent_s, now)
             handle.worker.aborted = True
             handle.advance(WorkerEvent.HEARTBEAT_MISSED, now)
-            self._send(handle, signal.SIGABRT)
+            self.send(handle, signal.SIGABRT)
         else:
             handle.advance(WorkerEvent.KILL_SENT, now)
-            self._send(handle, signal.SIGKILL)
+            self.send(handle, signal.SIGKILL)
 
     def _announce_abort(self, handle: WorkerHandle) -> None:
         if handle.state is WorkerState.BOOTING and self.cfg.boot_timeout:
@@ -543,7 +572,10 @@ class Arbiter:
         else:
             self.log.critical("WORKER TIMEOUT (pid:%s)", handle.pid)
 
-    def _send(self, handle: WorkerHandle, signum: signal.Signals) -> None:
+    def send(self, handle: WorkerHandle, signum: signal.Signals) -> None:
+        if not handle.is_born:
+            handle.owed.append(signum)
+            return
         # Until it is reaped, the pid stays its own: at worst it is a zombie, which takes any signal.
         os.kill(handle.pid, signum)
 
@@ -552,36 +584,58 @@ class Arbiter:
         self.worker_age += 1
         slot = self._children.take_slot()
         try:
-            worker = generation.worker_class(
-                self.worker_age,
-                self.pid,
-                generation.listeners,
-                generation.app,
-                generation.settings.timeout / 2,
-                generation.settings,
-                self.log,
-            )
-            worker.slot, worker.lifeline, worker.ready_pipe = slot, self._lifeline[0], self._messages[1]
-            worker.stacks, worker.stop_flag, worker.handover = StackFile(), self._stop_flag, self._handover.fds
-            generation.settings.pre_fork(self, worker)
-            slot.state = SlotState.BOOTING
-            forked_at = time.monotonic()
-            pid = fork_worker(self, worker, self._leave_in_child)
+            handle = self._fork(generation, slot)
         except Exception as error:  # noqa: BLE001 - pre_fork is the user's code
             self._children.free_slot(slot)
-            self._fail_to_spawn(generation, error)
+            self.fail_to_spawn(generation, error)
             return
-        worker.pid = slot.pid = pid
         if not self._children.slots_free:
             self.log.warning(
                 "All %s slots for workers are taken: no more are started until some have gone", len(self._children) + 1
             )
-        handle = WorkerHandle(pid, worker, slot, generation.number, forked_at, since=forked_at, stacks=worker.stacks)
-        handle.lifetime_s = draw_lifetime(generation.settings)
         self._children.add(handle)
 
-    def _fail_to_spawn(self, generation: Generation, error: Exception) -> None:
+    def _fork(self, generation: Generation, slot: Slot) -> WorkerHandle:
+        """Fork a worker, or order it from the generation's template, which then says its pid."""
+        age, forked_at, settings = self.worker_age, time.monotonic(), generation.settings
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as finally_:
+            ours, theirs = make_channel() if settings.refork else (None, None)
+            for end, stack in ((ours, undo), (theirs, finally_)):
+                if end is not None:
+                    stack.callback(end.close)
+            stacks = StackFile()
+            worker = self.make_worker(generation, age, slot.index, stacks, theirs)
+            slot.state = SlotState.BOOTING
+            if generation.template is None:
+                settings.pre_fork(self, worker)
+                worker.pid = slot.pid = pid = fork_worker(self, worker, lambda: self.leave_in_child(ours))
+            else:
+                passed = [stacks.fileno(), *([theirs.fileno()] if theirs is not None else [])]
+                generation.template.order_fork(age, slot.index, passed)
+                pid = -age
+            undo.pop_all()
+        handle = WorkerHandle(pid, worker, slot, generation.number, forked_at, since=forked_at, stacks=stacks)
+        handle.lifetime_s, handle.channel = draw_lifetime(settings), ours
+        return handle
+
+    def make_worker(
+        self, generation: Generation, age: int, slot: int, stacks: StackFile, channel: socket.socket | None
+    ) -> Worker:
+        """Make the object of a worker that is about to be forked, here or in a template."""
+        settings = generation.settings
+        worker = generation.worker_class(
+            age, self.pid, generation.listeners, generation.app, settings.timeout / 2, settings, self.log
+        )
+        worker.slot, worker.stacks, worker.channel = self._children.slot(slot), stacks, channel
+        worker.stop_flag, worker.handover = self._stop_flag, self._handover.fds
+        worker.lifeline, worker.ready_pipe = self.lifeline_end, self.messages_end
+        self._made_from = generation
+        return worker
+
+    def fail_to_spawn(self, generation: Generation, error: Exception) -> None:
         """A fork was refused (EAGAIN, ENOMEM) or pre_fork raised; before the server ever served, that ends it."""
+        if self._stop is not None:
+            return
         if not self._has_served and not isinstance(error, OSError):
             raise error
         self.log.error("A worker could not be started: %s", error, exc_info=error)
@@ -590,7 +644,7 @@ class Arbiter:
         else:
             self._back_off(None)
 
-    def _leave_in_child(self) -> None:
+    def leave_in_child(self, *channels: socket.socket | None) -> None:
         self._signals.close_in_child()
         os.close(self._lifeline[1])
         os.close(self._messages[0])
@@ -598,6 +652,44 @@ class Arbiter:
             duty.leave_in_child()
         for handle in self._children:
             handle.stacks.close()
+        held = (holder.channel for holder in (*self._children, *self._templates))
+        for channel in (*channels, *held):
+            if channel is not None:
+                channel.close()
+
+    # -- templates ----------------------------------------------------------------------------
+
+    @property
+    def lifeline_end(self) -> int:
+        """What every process below watches: readable as soon as the arbiter is dead."""
+        return self._lifeline[0]
+
+    @property
+    def messages_end(self) -> int:
+        """Where every process below writes what the arbiter has to know."""
+        return self._messages[1]
+
+    def become_template(self, worker: Worker) -> TemplateProcess | None:
+        """In a worker that has drained: go on as a template, if the arbiter has asked for it."""
+        return TemplateProcess.promote(self, self._made_from, worker)
+
+    def answer_template_death(self, generation: Generation, template: Template, ended: exits.Exit) -> None:
+        """Decide what it means for the server that no more workers can be forked from this template."""
+        if self._stop is not None:
+            return
+        reason = template.failure or f"the process that holds the application (pid {template.pid}) {ended}"
+        if self._is_on_trial(generation):
+            self._abandon_reload(reason)
+        elif template.failure and self._is_first_boot_final():
+            self._begin_stop(Phase.DRAINING, _BOOT_FAILURES[ExitCode.APP_LOAD_ERROR], ExitCode.FAILED)
+        else:
+            self.log.error("New workers cannot be forked: %s", reason)
+            self._back_off(None)
+
+    def settled_generation(self) -> Generation | None:
+        current = self._generations.current
+        is_settled = self._stop is None and self._generations.fallback is None and current.proven
+        return current if is_settled else None
 
     # -- reload --------------------------------------------------------------------------------
 
@@ -634,7 +726,7 @@ class Arbiter:
         self._write_pidfile()
         set_title("master", self.proc_name)
         self.log.error("Reload failed; the workers of before go on serving. %s", reason)
-        self._run_hook("nworkers_changed", self.num_workers, failed.target)
+        self.run_hook("nworkers_changed", self.num_workers, failed.target)
 
     # -- upgrade -------------------------------------------------------------------------------
 
@@ -680,6 +772,8 @@ class Arbiter:
         self._stop = Stop(phase, now + self.cfg.graceful_timeout, reason, int(exit_code))
         self._stop_flag.set()
         self._service.begin_stop()
+        for template in self._templates:
+            template.end()
         # Ours are only one of the copies: workers serve what waits in the queue before they close theirs.
         self._generations.close_listeners(shared=bool(self.systemd or self.reexec_pid or self.master_pid))
 
@@ -690,12 +784,12 @@ class Arbiter:
             self._begin_stop(Phase.QUITTING, exit_code=EXIT_INTERNAL_ERROR)
             return
         self._stop = Stop(Phase.QUITTING, 0.0, self._stop.reason, EXIT_INTERNAL_ERROR)
-        for handle in self._children:
-            self._send(handle, signal.SIGKILL)
+        for pid in (*self.WORKERS, *(template.pid for template in self._templates)):
+            os.kill(pid, signal.SIGKILL)
 
     # -- around --------------------------------------------------------------------------------
 
-    def _run_hook(self, name: str, *args: object) -> None:
+    def run_hook(self, name: str, *args: object) -> None:
         """Call a hook that must not end a running server: what it raises is logged."""
         try:
             getattr(self.cfg, name)(self, *args)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import signal
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +44,14 @@ class WorkerHandle:
     stacks: StackFile = dataclasses.field(default_factory=StackFile)
     due: str = ""  # why it is to be replaced, if it is
     lifetime_s: float = math.inf  # how long it may be ready
+    is_heir: bool = False  # it is going to be a template when it has drained
+    channel: socket.socket | None = None  # how it is told so
+    owed: list[signal.Signals] = dataclasses.field(default_factory=list)  # sent before it was born
+
+    @property
+    def is_born(self) -> bool:
+        """Whether it has a pid; until a template has forked it, `pid` is its age, negative."""
+        return self.pid > 0
 
     def advance(self, event: WorkerEvent, now: float) -> None:
         """Move to the next state; `since` is when it entered that one."""
@@ -77,6 +87,10 @@ class Children:
         """How many more workers fit."""
         return len(self._free)
 
+    def slot(self, index: int) -> Slot:
+        """Give a slot by its number."""
+        return self._scoreboard.slot(index)
+
     def take_slot(self) -> Slot:
         """Give a free slot with everything in it zero; IndexError if there is none."""
         slot = self._scoreboard.slot(self._free.pop())
@@ -93,6 +107,14 @@ class Children:
         """Record a worker that was just forked."""
         assert handle.pid not in self._by_pid, "the kernel gave a pid that was not reaped"
         self._by_pid[handle.pid] = handle
+
+    def born(self, age: int, pid: int) -> WorkerHandle | None:
+        """Give the worker of that age its pid, unless it was given up meanwhile."""
+        handle = self._by_pid.pop(-age, None)
+        if handle is not None:
+            handle.pid = handle.worker.pid = handle.slot.pid = pid
+            self.add(handle)
+        return handle
 
     def find(self, pid: int) -> WorkerHandle | None:
         """Give the record of a pid, if it is a worker of ours."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bicorn.app.application import Application
+    from bicorn.arbiter.templates import Template
     from bicorn.config import Settings
     from bicorn.net.listener import Listener
     from bicorn.workers.base import Worker
@@ -30,8 +31,16 @@ class Generation:
     target: int
     tried: bool = False
     proven: bool = False
+    template: Template | None = None  # what workers are forked from, if not from the arbiter
+    is_warm: bool = False  # the template was a worker (refork)
+    was_reforked: bool = False  # one of its workers has become a template
 
     @property
     def is_rolling(self) -> bool:
         """Whether its workers replace their predecessors one by one."""
-        return self.settings.reload_mode == "rolling"
+        return self.settings.reload_mode == "rolling" or self.is_warm
+
+    @property
+    def needs_template(self) -> bool:
+        """Whether no worker can be forked from the arbiter, which has not loaded the application."""
+        return self.settings.preload_app or self.template is not None

@@ -48,6 +48,24 @@ class WorkerView:
     is_due: bool = False  # it has served its time: to be drained as soon as a successor is ready
 
 
+class TemplateState(enum.Enum):
+    """Where the process stands that a generation's workers are forked from."""
+
+    MISSING = "missing"
+    BOOTING = "booting"
+    READY = "ready"
+    ENDING = "ending"
+
+
+@dataclasses.dataclass(frozen=True)
+class TemplateView:
+    """The template of one generation; without a view, workers are forked from the arbiter."""
+
+    generation: int
+    state: TemplateState
+    since: float = 0.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
     """Everything that a decision depends on."""
@@ -67,6 +85,7 @@ class Snapshot:
     fallback_target: int = 0  # how many workers of the fallback served when the reload began
     rolling: bool = False  # replace one by one, with one process more than before at the most
     boot_timeout: float = 0.0  # seconds from the fork to READY, 0 = only `timeout` is watched
+    templates: tuple[TemplateView, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +129,21 @@ class Commit:
     """The current generation is proven: its predecessor is not needed any more."""
 
 
-Action = Spawn | Drain | Quit | Abort | Kill | Commit
+@dataclasses.dataclass(frozen=True)
+class StartTemplate:
+    """Fork the process that loads the application for a generation."""
+
+    generation: int
+
+
+@dataclasses.dataclass(frozen=True)
+class AbortTemplate:
+    """End a template that takes too long to load the application."""
+
+    generation: int
+
+
+Action = Spawn | Drain | Quit | Abort | Kill | Commit | StartTemplate | AbortTemplate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +156,7 @@ class Decision:
 
 def decide(snapshot: Snapshot) -> Decision:
     """Decide what the snapshot asks for."""
-    actions = (*_overdue(snapshot), *_wanted(snapshot))
+    actions = (*_overdue(snapshot), *_late_templates(snapshot), *_wanted(snapshot))
     return Decision(actions, _wake_at(snapshot))
 
 
@@ -139,6 +172,21 @@ def _overdue(snapshot: Snapshot) -> Iterator[Action]:
             yield Abort(worker.pid, snapshot.now - worker.heartbeat)
         else:
             yield Kill(worker.pid)
+
+
+def _late_templates(snapshot: Snapshot) -> Iterator[Action]:
+    for view in snapshot.templates:
+        deadline = _template_deadline(view, snapshot)
+        if deadline is not None and snapshot.now >= deadline:
+            yield AbortTemplate(view.generation)
+
+
+def _template_deadline(view: TemplateView, snapshot: Snapshot) -> float | None:
+    if view.state is TemplateState.BOOTING and snapshot.boot_timeout:
+        return view.since + snapshot.boot_timeout
+    if view.state is TemplateState.ENDING:
+        return view.since + ABORT_GRACE_S
+    return None
 
 
 def _deadline(worker: WorkerView, snapshot: Snapshot) -> float | None:
@@ -233,8 +281,14 @@ def _room(snapshot: Snapshot) -> int:
 
 
 def _spawn(snapshot: Snapshot, generation: int, missing: int) -> Iterator[Action]:
-    if snapshot.now >= snapshot.spawn_not_before:
-        missing = min(missing - _count_aborting(snapshot, generation), snapshot.slots_free)
+    missing -= _count_aborting(snapshot, generation)
+    if missing <= 0 or snapshot.now < snapshot.spawn_not_before:
+        return
+    template = next((view.state for view in snapshot.templates if view.generation == generation), None)
+    if template is TemplateState.MISSING:
+        yield StartTemplate(generation)
+    elif template is None or template is TemplateState.READY:
+        missing = min(missing, snapshot.slots_free)
         yield from (Spawn(generation) for _ in range(missing))
 
 
@@ -265,6 +319,7 @@ def _wake_at(snapshot: Snapshot) -> float | None:
     if snapshot.phase is Phase.RUNNING and snapshot.spawn_not_before > snapshot.now:
         moments.append(snapshot.spawn_not_before)
     moments.append(snapshot.stop_deadline)
+    moments.extend(_template_deadline(view, snapshot) for view in snapshot.templates)
     # What is already overdue is acted upon now; it must not turn the wait into a spin.
     return _earliest(moment for moment in moments if moment is not None and moment > snapshot.now)
 

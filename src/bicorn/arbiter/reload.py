@@ -9,6 +9,7 @@ Invariant  after ReloadFailed, and after abandon(), the process, the log and the
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -20,8 +21,8 @@ from bicorn.net.listener import Listener, close_listeners, create_listeners, ref
 from bicorn.workers.registry import load_worker_class
 
 if TYPE_CHECKING:
-    from bicorn.app.application import Application
     from bicorn.arbiter.environment import ProcessEnvironment
+    from bicorn.arbiter.templates import Template
     from bicorn.config import Settings
     from bicorn.observe.log import Logger
 
@@ -72,6 +73,16 @@ class Generations:
         self.last = Outcome(Result.UNDER_WAY, "the new workers are starting")
         return serving
 
+    def refork(self, template: Template) -> None:
+        """Begin to replace the workers of the generation in force by forks of one of them."""
+        assert self.fallback is None, "a reload comes first"
+        self._number += 1
+        template.generation = self._number
+        self.fallback = self.current
+        self.current = dataclasses.replace(
+            self.fallback, number=self._number, template=template, is_warm=True, tried=False, proven=False
+        )
+
     def commit(self) -> bool:
         """Take the current generation as proven; tell whether that was the end of a reload."""
         self.current.proven = True
@@ -79,7 +90,8 @@ class Generations:
             return False
         _forget(self.fallback, keep=self.current)
         self.fallback = None
-        self.last = Outcome(Result.DONE, f"{self.current.target} new workers serve")
+        if not self.current.is_warm:
+            self.last = Outcome(Result.DONE, f"{self.current.target} new workers serve")
         return True
 
     def abandon(self, reason: str) -> Generation:
@@ -106,6 +118,8 @@ def _forget(generation: Generation, *, keep: Generation) -> None:
     gone = [listener for listener in generation.listeners if listener not in keep.listeners]
     refuse_new_connections(gone)
     close_listeners(gone, unlink=True)
+    if generation.template is not None and generation.template is not keep.template:
+        generation.template.end()
 
 
 def prepare_generation(
@@ -123,26 +137,15 @@ def prepare_generation(
         with _failures():
             environment.leave()
             settings = load()
-            app = _application(settings, current, log)
+            app = current.app.renew(settings)
             environment.enter(app)
             worker_class = load_worker_class(settings)
             log.setup(settings)  # Restores the previous configuration by itself when it fails.
             undo.callback(log.setup, current.settings)
             listeners = _listeners(settings, current, log, keep=keep_listeners)
             undo.callback(close_listeners, [new for new in listeners if new not in current.listeners], unlink=True)
-            if settings.preload_app:
-                app.wsgi()
         undo.pop_all()
     return Generation(number, settings, app, worker_class, listeners, settings.workers)
-
-
-def _application(settings: Settings, current: Generation, log: Logger) -> Application:
-    app = current.app.renew(settings)
-    if settings.preload_app and settings.app_uri == current.settings.app_uri and current.app.callable is not None:
-        # The modules are in sys.modules: loading again would give the old code under the name of the new.
-        log.info("preload_app: the configuration is reloaded, the application's code is not.")
-        app.callable = current.app.callable
-    return app
 
 
 def _listeners(settings: Settings, current: Generation, log: Logger, *, keep: bool) -> list[Listener]:

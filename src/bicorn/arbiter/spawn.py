@@ -34,6 +34,7 @@ from bicorn.unpatched import fork
 from bicorn.workers.base import ExitWhileBooting
 
 if TYPE_CHECKING:
+    from bicorn.arbiter.template import TemplateProcess
     from bicorn.workers.base import Worker
 
 #: What Gunicorn's sys.exit(-1) becomes for the parent: the worker had been serving when it failed.
@@ -61,18 +62,43 @@ def fork_worker(server: Any, worker: Worker, leave_arbiter: Callable[[], None]) 
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     if pid == 0:
-        _live(server, worker)
+        live(server, worker)
     return pid
 
 
-def _live(server: Any, worker: Worker) -> NoReturn:
+def fork_template(leave_arbiter: Callable[[], None], live_on: Callable[[], NoReturn]) -> int:
+    """Fork; give the pid to the arbiter, and call `live_on` in the child, with signals still held back."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*HANDLED, *STACK_SIGNALS})
+    try:
+        pid = os.fork()
+        if pid == 0:
+            leave_arbiter()
+            live_on()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return pid
+
+
+def live(server: Any, worker: Worker) -> NoReturn:  # Any: what hooks get
+    """Live the life of a worker; if it then becomes a template, those of the workers forked from it."""
+    while True:
+        template = _serve(server, worker)
+        # Each turn is another process: this returns in the fork, outside of every frame of the worker before.
+        worker = template.serve()
+
+
+def _serve(server: Any, worker: Worker) -> TemplateProcess:
     worker.pid = os.getpid()
+    template = None
     try:
         set_title("worker", server.proc_name)
         worker.log.info("Booting worker with pid: %s", worker.pid)
         worker.cfg.post_fork(server, worker)
         worker.init_process()
-        sys.exit(ExitCode.OK)
+        template = server.become_template(worker)
+        if template is None:
+            sys.exit(ExitCode.OK)
+        return template  # type: ignore[no-any-return]  # the server is what hooks get
     except SystemExit:
         raise
     except ExitWhileBooting as told:
@@ -84,7 +110,8 @@ def _live(server: Any, worker: Worker) -> NoReturn:
         worker.log.exception("Exception in worker process")
         _fail(worker, error)
     finally:
-        worker.begin_exit()
+        if template is None:
+            worker.begin_exit()
         worker.log.info("Worker exiting (pid: %s)", worker.pid)
         try:
             worker.cfg.worker_exit(server, worker)

@@ -29,6 +29,9 @@ class Kind(enum.IntEnum):
     READY = 1  # it accepts connections
     BOOT_FAILED = 2  # it is going to exit before it was ready; the text says why, cause first
     DUE = 3  # it has served its time, and serves on until a successor is ready; the text says why
+    TEMPLATE_READY = 4  # it holds the application and forks workers when told to
+    FORKED = 5  # a template has forked the worker of this pid; the text is its age
+    FORK_FAILED = 6  # a template has not; the text is the age, a space, and why
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,10 +44,15 @@ _FORKED_IN: Final = str(Path(__file__).parents[1] / "arbiter" / "spawn.py")
 class StackFile:
     """The stacks of one worker; made by the arbiter before the fork, held by both."""
 
-    def __init__(self) -> None:
-        self._fd = os.memfd_create("bicorn-stacks")
+    def __init__(self, fd: int | None = None) -> None:
+        """Make the file, or take the one of this descriptor."""
+        self._fd = os.memfd_create("bicorn-stacks") if fd is None else fd
         # Also for a worker that could not be forked: nobody buries it.
         self._close = weakref.finalize(self, os.close, self._fd)
+
+    def fileno(self) -> int:
+        """Give the descriptor, to hand it on."""
+        return self._fd
 
     # -- in the worker -------------------------------------------------------------------------
 

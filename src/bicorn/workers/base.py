@@ -12,6 +12,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -98,6 +99,7 @@ class Worker:
     ready_pipe: int = -1  # where messages to the arbiter go
     stop_flag: StopFlag | None = None  # whether a drain is the server's end
     handover: tuple[int, int] | None = None  # both ends of the queue of connections that change workers: in, out
+    channel: socket.socket | None = None  # on which it can be asked to become a template (refork)
     stacks: StackFile | None = None  # where stacks go that the arbiter asks for
 
     def __init__(

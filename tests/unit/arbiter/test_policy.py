@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bicorn.arbiter.policy import (
     ABORT_GRACE_S,
     Abort,
+    AbortTemplate,
     Action,
     Backoff,
     Commit,
@@ -22,6 +23,9 @@ from bicorn.arbiter.policy import (
     Quit,
     Snapshot,
     Spawn,
+    StartTemplate,
+    TemplateState,
+    TemplateView,
     WorkerView,
     backoff_after_death,
     decide,
@@ -170,6 +174,27 @@ TABLE: dict[str, tuple[Snapshot, list[Action]]] = {
         [Drain(3)],
     ),
     "nobody is recycled during a reload": (reload(worker(1, is_due=True), worker(2)), [Spawn(2)]),
+    # templates
+    "the application is loaded before workers are forked": (
+        situation(templates=(TemplateView(1, TemplateState.MISSING),)),
+        [StartTemplate(1)],
+    ),
+    "nothing is forked from a template that loads": (
+        situation(templates=(TemplateView(1, TemplateState.BOOTING),)),
+        [],
+    ),
+    "workers are forked from the template": (
+        situation(templates=(TemplateView(1, TemplateState.READY),)),
+        [Spawn(1), Spawn(1)],
+    ),
+    "a template that loads for too long": (
+        situation(templates=(TemplateView(1, TemplateState.BOOTING, NOW - 5),), boot_timeout=5.0),
+        [AbortTemplate(1)],
+    ),
+    "a reload has a template of its own": (
+        reload(worker(1), worker(2), templates=(TemplateView(2, TemplateState.MISSING),)),
+        [StartTemplate(2)],
+    ),
     # heartbeats
     "silent for long enough": (situation(worker(1), worker(2, silent=30)), [Abort(2, 30.0)]),
     "silent for nearly long enough": (situation(worker(1), worker(2, silent=29.9)), []),
@@ -262,6 +287,10 @@ SNAPSHOTS = st.builds(
     fallback_target=st.integers(0, 5),
     rolling=st.booleans(),
     boot_timeout=st.sampled_from([0.0, 5.0]),
+    templates=st.just(())
+    | st.builds(TemplateView, st.integers(1, 3), st.sampled_from(TemplateState), st.floats(NOW - 60, NOW)).map(
+        lambda view: (view,)
+    ),
 )
 EVENTS = {
     Drain: WorkerEvent.TOLD_TO_DRAIN,
@@ -275,7 +304,7 @@ EVENTS = {
 def test_a_decision_is_legal_whatever_the_situation(snapshot: Snapshot) -> None:
     decision = decide(snapshot)
     states = {view.pid: view.state for view in snapshot.workers}
-    told = [action for action in decision.actions if not isinstance(action, (Spawn, Commit))]
+    told = [action for action in decision.actions if isinstance(action, (Drain, Quit, Abort, Kill))]
     for action in told:
         advance(states[action.pid], EVENTS[type(action)])  # raises if it is not
     assert len({action.pid for action in told}) == len(told), "one worker is told one thing at a time"
@@ -305,6 +334,9 @@ def after(snapshot: Snapshot, decision: Decision, pids: itertools.count[int]) ->
             snapshot = dataclasses.replace(snapshot, slots_free=snapshot.slots_free - 1)
         elif isinstance(action, Commit):
             snapshot = dataclasses.replace(snapshot, proven=True, fallback=None)
+        elif isinstance(action, (StartTemplate, AbortTemplate)):
+            state = TemplateState.BOOTING if isinstance(action, StartTemplate) else TemplateState.ENDING
+            snapshot = dataclasses.replace(snapshot, templates=(TemplateView(action.generation, state, NOW),))
         else:
             view = workers[action.pid]
             moved = advance(view.state, EVENTS[type(action)])

@@ -80,6 +80,16 @@ class LifecycleOptions(Options, section="Life of Workers", ours=True):
         doc="The most that is added to max_worker_lifetime, at random for each worker, so that not all are due at "
         "once. Even then at most a quarter of them are replaced at a time.",
     )
+    refork = Setting(
+        default=0,
+        kind=COUNT,
+        cli=("--refork",),
+        unit="requests",
+        precedent="Pitchfork refork_after",
+        doc="When a worker has served so many requests, it drains, and new workers are forked from it: they share what "
+        "it has loaded and cached. Its siblings are replaced one by one. The application has to bear a fork, as with "
+        "preload_app. 0 means never.",
+    )
     upgrade_timeout = Setting(
         default=60,
         kind=SECONDS,

@@ -33,8 +33,8 @@ class ProcessOptions(Options, section="Server Mechanics"):
         default=False,
         kind=FLAG,
         cli=("--preload",),
-        doc="Load the application once, before the workers are forked. They then share its memory, and a reload "
-        "does not see new code.",
+        doc="Load the application once, in a process that the workers are then forked from, so that they share its "
+        "memory. A reload loads it anew in another such process.",
     )
     sendfile = Setting(
         default=True,
