@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from harness.answers import AnswerReader
 from harness.gate import Gate
-from harness.server import Server, wait_until
+from harness.load import load
+from harness.server import Serve, Server, wait_until
 
 Start = Callable[..., Server]
 READY = "Worker ready (pid: "
@@ -72,3 +73,19 @@ def test_usr1_follows_a_rotation_in_every_process(start: Start) -> None:
     assert server.stop() == 0
     text = log.read_text()
     assert f"Worker exiting (pid: {worker})" in text and "Shutting down: Master" in text
+
+
+def test_workers_follow_a_load_that_rises_and_falls(serve: Serve) -> None:
+    app = (
+        "import time\nfrom hello import app as hello\ndef app(*args):\n    time.sleep(0.05)\n    return hello(*args)\n"
+    )
+    arguments = ("--workers-max", "3", "--scale-up-after", "0.5", "--scale-down-after", "1")
+    server = serve("mine:app", *arguments, files={"mine.py": app})
+    server.wait_for_workers(1)
+    with load(server, keep_alive=6, fresh=4, rate=50) as traffic:
+        server.wait_for_workers(3)
+        assert "Scaling from 1 to 2 workers" in server.log
+        traffic.wait_for(50)
+    server.wait_for_workers(1)
+    assert "Scaling from 2 to 1 workers: 0 % busy" in server.log
+    assert traffic.failures == []

@@ -45,6 +45,7 @@ from bicorn.arbiter.promotion import Predecessor
 from bicorn.arbiter.recycle import Recycling, draw_lifetime
 from bicorn.arbiter.refork import Refork
 from bicorn.arbiter.reload import Generations, ReloadFailed
+from bicorn.arbiter.scale import Scaling, first_target
 from bicorn.arbiter.service import Service
 from bicorn.arbiter.signals import SignalQueue
 from bicorn.arbiter.spawn import fork_worker, set_title
@@ -109,14 +110,14 @@ class Arbiter:
         self._started_in = current_directory()
         self._environment = ProcessEnvironment(os.environ)
         self._environment.enter(app)
-        first = Generation(1, settings, app, load_worker_class(settings), [], settings.workers)
+        first = Generation(1, settings, app, load_worker_class(settings), [], first_target(settings))
         self._generations = Generations(first, self._environment, self.log)
         self._made_from = first
         self._has_served = False
         self._backoff = Backoff()
         self._stop: Stop | None = None
         self._awake_since = 0.0
-        self.cfg.nworkers_changed(self, settings.workers, None)
+        self.cfg.nworkers_changed(self, first.target, None)
         self.log.debug("Current configuration:\n%s", settings.explain())
 
     # -- what hooks look at --------------------------------------------------------------------
@@ -182,6 +183,9 @@ class Arbiter:
         current = self._generations.current
         old, current.target = current.target, value
         self.run_hook("nworkers_changed", value, old)
+
+    def _resize(self, workers: int) -> None:
+        self.num_workers = workers
 
     @property
     def last_reload(self) -> Outcome | None:
@@ -264,6 +268,7 @@ class Arbiter:
             self._watch,
             Recycling(self._children, lambda: self.cfg, self.log),
             Refork(self._children, self.settled_generation, self.log),
+            Scaling(self._children, self.settled_generation, self._resize, self.log),
             self._predecessor,
             self._upgrade,
             self._control,
@@ -294,7 +299,7 @@ class Arbiter:
 
     def _capacity(self) -> int:
         """Slots for every worker, its successor of a reload, and some that drain from the one before."""
-        return max(SLOTS_MAX, 3 * self.cfg.workers)
+        return max(SLOTS_MAX, 3 * max(self.cfg.workers, self.cfg.workers_max))
 
     def _pause(self, seconds: float) -> bool:
         return self._signals.wait_for(_STOP_SIGNALS, seconds)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from bicorn.arbiter.generation import Generation
 from bicorn.arbiter.outcome import Outcome, Result, headline
+from bicorn.arbiter.scale import first_target
 from bicorn.errors import BicornError
 from bicorn.net.listener import Listener, close_listeners, create_listeners, refuse_new_connections
 from bicorn.workers.registry import load_worker_class
@@ -145,7 +146,7 @@ def prepare_generation(
             listeners = _listeners(settings, current, log, keep=keep_listeners)
             undo.callback(close_listeners, [new for new in listeners if new not in current.listeners], unlink=True)
         undo.pop_all()
-    return Generation(number, settings, app, worker_class, listeners, settings.workers)
+    return Generation(number, settings, app, worker_class, listeners, first_target(settings, current.target))
 
 
 def _listeners(settings: Settings, current: Generation, log: Logger, *, keep: bool) -> list[Listener]:

@@ -48,6 +48,13 @@ def _where(settings: Settings, name: str) -> str:
     return f"{name} = {shown(settings.values[name])} ({settings.source_of(name)})"
 
 
+def _workers(settings: Settings) -> Iterator[str]:
+    if settings.workers_max and settings.workers_min > settings.workers_max:
+        yield f"{_where(settings, 'workers_min')} is not allowed: it has to be at most workers_max"
+    if settings.workers_min and not settings.workers_max:
+        yield f"{_where(settings, 'workers_min')} has no effect without workers_max; set that as well"
+
+
 def _bind(settings: Settings) -> Iterator[str]:
     where = _where(settings, "bind")
     for text in settings.bind:
@@ -77,6 +84,7 @@ def _directories(settings: Settings) -> Iterator[str]:
 
 
 CHECKS: Final[tuple[Callable[[Settings], Iterator[str]], ...]] = (
+    _workers,
     _bind,
     _raw_env,
     _directories,

@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -143,6 +144,21 @@ def _serves(sock: socket.socket, address: tuple[str, int] | str) -> bool:
     except OSError:
         return False
     return any(known[4][0] == name[0] for known in found)
+
+
+#: struct tcp_info of linux/tcp.h: of a listening socket, tcpi_unacked counts the connections that wait to be accepted.
+_TCPI_UNACKED: Final = struct.Struct("=24xI")
+
+
+def accept_queue(sock: socket.socket) -> int:
+    """Count the connections that wait in a listening TCP socket; 0 for others, of which the kernel does not tell."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return 0
+    try:
+        found: int = _TCPI_UNACKED.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_UNACKED.size))[0]
+    except (OSError, struct.error):
+        return 0  # A sandbox that knows no TCP_INFO.
+    return found
 
 
 def refuse_new_connections(listeners: Iterable[Listener]) -> None:

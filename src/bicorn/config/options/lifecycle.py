@@ -80,6 +80,41 @@ class LifecycleOptions(Options, section="Life of Workers", ours=True):
         doc="The most that is added to max_worker_lifetime, at random for each worker, so that not all are due at "
         "once. Even then at most a quarter of them are replaced at a time.",
     )
+    workers_min = Setting(
+        default=0,
+        kind=COUNT,
+        cli=("--workers-min",),
+        unit="processes",
+        precedent="uWSGI cheaper",
+        doc="The fewest workers while workers_max is set. 0 means one.",
+    )
+    workers_max = Setting(
+        default=0,
+        kind=COUNT,
+        cli=("--workers-max",),
+        unit="processes",
+        precedent="uWSGI workers with cheaper, php-fpm pm.max_children",
+        doc="The most workers that the load may ask for: between workers_min and this, workers are added while "
+        "requests wait or 80 % of the workers are busy, and taken away while the rest would be less than 60 % busy. The "
+        "server starts with `workers`, or what is nearest within the bounds. 0 means that the number does not change.",
+    )
+    scale_up_after = Setting(
+        default=3,
+        kind=SECONDS,
+        cli=("--scale-up-after",),
+        unit="seconds",
+        precedent="longer than a burst, shorter than a user's patience",
+        doc="How long requests have to have waited before workers are added: a quarter of those there are, at "
+        "least one.",
+    )
+    scale_down_after = Setting(
+        default=60,
+        kind=SECONDS,
+        cli=("--scale-down-after",),
+        unit="seconds",
+        precedent="Kubernetes' autoscaler 300; a worker boots faster than a pod",
+        doc="How long a worker has to have been superfluous before it is drained; then the next one is looked at.",
+    )
     refork = Setting(
         default=0,
         kind=COUNT,
