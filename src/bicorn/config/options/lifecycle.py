@@ -95,8 +95,9 @@ class LifecycleOptions(Options, section="Life of Workers", ours=True):
         unit="processes",
         precedent="uWSGI workers with cheaper, php-fpm pm.max_children",
         doc="The most workers that the load may ask for: between workers_min and this, workers are added while "
-        "requests wait or 80 % of the workers are busy, and taken away while the rest would be less than 60 % busy. The "
-        "server starts with `workers`, or what is nearest within the bounds. 0 means that the number does not change.",
+        "requests wait or 80 % of the workers are busy, and taken away while the rest would be less than 60 % busy. "
+        "The server starts with `workers`, or what is nearest within the bounds. 0 means that the number does "
+        "not change.",
     )
     scale_up_after = Setting(
         default=3,
