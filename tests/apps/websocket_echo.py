@@ -112,6 +112,19 @@ async def pour(scope: Message, receive: Any, send: Any) -> None:
         note(scope, "gone")
 
 
+async def impatient(scope: Message, receive: Any, send: Any) -> None:
+    """Echo, and give up waiting for each message again and again."""
+    await send({"type": "websocket.accept"})
+    while True:
+        try:
+            message = await asyncio.wait_for(receive(), 0.0005)
+        except asyncio.TimeoutError:
+            continue
+        if message["type"] == "websocket.disconnect":
+            break
+        await send({**message, "type": "websocket.send"})
+
+
 async def misuse(scope: Message, receive: Any, send: Any) -> None:
     """Send what ASGI does not allow, one after another, and say how each was answered."""
     await receive()
@@ -153,7 +166,7 @@ async def tell_misuse(send: Any, scope: Message, *messages: Message) -> None:
 
 PATHS = {f"/{function.__name__}": function for function in (
     echo, subprotocol, scope_text, refuse, deny, close, fail_early, fail_late, return_early, return_late, deaf, pour,
-    misuse,
+    impatient, misuse,
 )}  # fmt: skip
 
 

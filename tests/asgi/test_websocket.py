@@ -239,6 +239,29 @@ def test_messages_before_a_close_are_received_first(server: Server, mark: str) -
     noted(server, mark, "disconnect 1000 ''")
 
 
+def test_an_application_that_gives_up_waiting_loses_no_message(server: Server) -> None:
+    with client_of(server, "/impatient") as client:
+        for number in range(300):
+            client.send(frame(FIN | TEXT, b"%d" % number))
+            assert client.receive() == Frame(FIN | TEXT, b"%d" % number)
+
+
+def test_hooks_see_the_request_of_a_websocket(serve: Serve) -> None:
+    config = """
+def pre_request(worker, req):
+    worker.log.info("before %s %s", req.method, req.path)
+def post_request(worker, req, environ, resp):
+    worker.log.info("after %s %s", req.path, resp.status)
+"""
+    server = serve("websocket_echo:app", "-k", "asgi", config=config)
+    with client_of(server, "/echo") as client:
+        server.wait_for_log("before GET /echo")
+        assert "after" not in server.log
+        client.send(close(1000))
+        client.receive_all()
+    server.wait_for_log("after /echo 101")
+
+
 def test_what_asgi_forbids_is_an_error_and_nothing_is_sent(server: Server, mark: str) -> None:
     with client_of(server, f"/misuse?mark={mark}") as client:
         client.send(close(1000))

@@ -50,3 +50,59 @@ impl Frames {
         must || self.compressed.len() < message.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bicorn_wire::websocket::{DeflatePolicy, Handshake};
+    use bicorn_wire::{Head, HeadParser, Rules};
+
+    use super::*;
+
+    fn frames(policy: Option<DeflatePolicy>) -> Frames {
+        let request = b"GET / HTTP/1.1\r\nHost: h\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+        let mut head = Head::default();
+        HeadParser::new().parse(request, &Rules::default(), &mut head).expect("a head");
+        let handshake = Handshake::read(&head, request, policy).expect("a handshake");
+        Frames::new(handshake.deflate.as_ref())
+    }
+
+    fn written(frames: &mut Frames, message: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        frames.write(Opcode::Text, message, |pieces| out = pieces.concat());
+        out
+    }
+
+    #[test]
+    fn without_agreement_nothing_is_compressed() {
+        let frame = written(&mut frames(None), &[b'x'; 200]);
+        assert_eq!((&frame[..4], frame.len()), (&b"\x81\x7e\x00\xc8"[..], 204));
+    }
+
+    #[test]
+    fn what_gains_nothing_is_sent_as_it_is() {
+        let mut frames = frames(Some(DeflatePolicy::Message));
+        assert_eq!(written(&mut frames, b"short")[0], 0x81);
+        let mut word = 88_172_645_463_325_252_u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            // Xorshift: nothing that deflate could make shorter.
+            word ^= word << 13;
+            word ^= word >> 7;
+            word ^= word << 17;
+            word as u8
+        })
+        .take(1000)
+        .collect();
+        assert_eq!(written(&mut frames, &noise)[0], 0x81);
+        let frame = written(&mut frames, &[b'x'; 1000]);
+        assert!(frame[0] == 0xc1 && frame.len() < 50);
+    }
+
+    #[test]
+    fn with_takeover_everything_goes_through_the_window() {
+        let mut frames = frames(Some(DeflatePolicy::Connection));
+        let [first, second] = [(); 2].map(|()| written(&mut frames, b"the same words in the same order"));
+        assert_eq!((first[0], second[0]), (0xc1, 0xc1));
+        assert!(second.len() < first.len() / 2);
+    }
+}

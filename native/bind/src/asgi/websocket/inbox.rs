@@ -46,9 +46,9 @@ impl Inbox {
         Some(message.into_bound(py))
     }
 
-    /// A message that was taken out reached nobody, and stands first again.
-    pub fn give_back(&self, message: Bound<'_, PyDict>) {
-        self.messages.borrow_mut().push_front((message.unbind(), 0));
+    /// Whether no message waits.
+    pub fn is_empty(&self) -> bool {
+        self.messages.borrow().is_empty()
     }
 
     /// Whether bytes wait that were not decoded.

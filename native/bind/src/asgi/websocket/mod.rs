@@ -7,6 +7,7 @@
 mod frames;
 mod inbox;
 mod opening;
+mod receiving;
 mod rules;
 mod socket;
 

@@ -21,7 +21,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
-use crate::asgi::awaitable::Ready;
 use crate::asgi::connection::Conn;
 use crate::asgi::exchange::{Exchange, Handles, settle};
 use crate::asgi::guarded::Guarded;
@@ -29,6 +28,7 @@ use crate::asgi::server::Shared;
 use crate::asgi::websocket::frames::Frames;
 use crate::asgi::websocket::inbox::Inbox;
 use crate::asgi::websocket::opening::accept_head;
+use crate::asgi::websocket::receiving::Receiving;
 use crate::callable::{Definition, answer, bound};
 
 /// How far the application has come.
@@ -100,7 +100,7 @@ unsafe extern "C" fn receive(slf: *mut ffi::PyObject, _: *mut ffi::PyObject) -> 
     answer(py, || {
         // SAFETY: `bound` gave the function a WebSocket as its self.
         let socket = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<WebSocket>() };
-        socket.get().receive(py).map(Bound::into_ptr)
+        Receiving::of(&socket).map(Bound::into_ptr)
     })
 }
 
@@ -249,31 +249,28 @@ impl WebSocket {
         state.conn.application_left(py);
     }
 
-    /// Hands what has come to whoever waits for it.
+    /// Wakes whoever waits for a message, if there is something to say.
     fn deliver(&self, py: Python<'_>) {
         let state = self.state.get(py);
-        while !state.receiving.borrow().is_empty() {
-            let message = match state.next_message(py) {
-                Ok(Some(message)) => message,
-                Ok(None) => return,
-                Err(error) => return error.write_unraisable(py, None),
-            };
-            let waiting = state.receiving.borrow_mut().remove(0);
-            if !settle(py, &waiting, Ok(message.as_any())) && !state.is_over() {
-                state.inbox.give_back(message);
+        if state.is_over() || !state.inbox.is_empty() {
+            for waiting in state.receiving.take() {
+                settle(py, &waiting, Ok(py.None().bind(py)));
             }
         }
     }
 
     // -- what the application does -------------------------------------------------------------
 
+    /// The next message, if there is one now.
     #[inline]
-    fn receive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    pub fn take_message<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        self.state.get(py).next_message(py)
+    }
+
+    /// A future that is done when there may be one.
+    pub fn wait_for_message<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let state = self.state.get(py);
-        match state.next_message(py)? {
-            Some(message) => Ready::with(py, message.into_any()),
-            None => state.shared.wait(py, &state.receiving),
-        }
+        state.shared.wait(py, &state.receiving)
     }
 
     #[inline]
@@ -357,7 +354,11 @@ impl State {
                 if self.closing.get() == Closing::Open
                     && let Err(error) = self.keep_message(py, event == Event::Text)
                 {
+                    // No memory for it: a message must not be missing without anybody knowing.
                     error.write_unraisable(py, None);
+                    self.finish(code::ABNORMAL, "the server could not take a message");
+                    self.close(py, Some(code::INTERNAL_ERROR), "");
+                    self.conn.hang_up(py, true);
                 }
                 self.reader.borrow_mut().release_message();
             }
