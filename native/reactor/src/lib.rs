@@ -6,6 +6,7 @@
 //!            application so that it can let other threads run meanwhile.
 #![forbid(unsafe_code)]
 
+mod accepting;
 pub mod application;
 pub mod bell;
 pub mod clock;
@@ -23,6 +24,7 @@ mod preamble;
 pub mod respond;
 pub mod scoreboard;
 pub mod server;
+mod siblings;
 pub mod timer;
 
 pub use application::{Application, Handler, Incident, Next, Outcome, Unattached, Waiter};

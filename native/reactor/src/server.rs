@@ -7,7 +7,6 @@
 //!            registration no further call is needed to change what is waited for.
 
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +14,14 @@ use std::time::Duration;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, acceptfrom_with};
 use slab::Slab;
 
-use crate::application::{Application, Incident, Next, Waiter};
+use crate::accepting::Closed;
+use crate::application::{Application, Next, Waiter};
 use crate::connection::{Connection, Stage};
 use crate::core::{Core, Verdict};
 use crate::exchange;
-use crate::handover::{Handover, Moving};
+use crate::handover::Handover;
 use crate::job::{Fate, Job, Task};
 use crate::orders::{Order, Orders};
 use crate::timer::Token;
@@ -30,29 +29,20 @@ use crate::timer::Token;
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
 
-/// Connections accepted before those that are open get their turn again.
-const ACCEPTS_PER_TURN: usize = 16;
-
 /// Connections taken from a listen queue at the beginning of a drain: twice the default backlog, so
 /// that what waited is served, and a flood cannot hold the drain up.
 const DRAINED_ACCEPTS_MAX: usize = 4096;
-
-/// How long accepting rests when the process or the machine is out of descriptors or memory.
-const ACCEPT_REST_MS: u64 = 250;
-
-/// Idle connections closed to make room when descriptors have run out.
-const EVICTIONS: usize = 16;
 
 /// The longest wait: the worker proves its life at least this often.
 const WAIT_MS_MAX: u64 = 1_000;
 
 /// Generation of the tokens that are no connection; the key says which.
-const NOT_A_CONNECTION: u32 = u32::MAX;
+pub(crate) const NOT_A_CONNECTION: u32 = u32::MAX;
 const WAKE: u32 = 0;
 const LIFELINE: u32 = 1;
 const ORDERS: u32 = 2;
-const HANDOVER: u32 = 3;
-const FIRST_LISTENER: u32 = 4;
+pub(crate) const HANDOVER: u32 = 3;
+pub(crate) const FIRST_LISTENER: u32 = 4;
 
 /// How soon a connection that no sibling could take is offered again.
 const OFFER_MS: u64 = 1;
@@ -75,31 +65,14 @@ pub struct Sources {
     pub connections_max: usize,
 }
 
-/// Why no connection is accepted just now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Closed {
-    /// Descriptors or memory have run out; accepting begins again at this time.
-    until_ms: Option<u64>,
-    /// As many connections are open as may be.
-    full: bool,
-    /// Every thread is busy: siblings are to accept.
-    busy: bool,
-}
-
-impl Closed {
-    fn is_open(self) -> bool {
-        self == Self::default()
-    }
-}
-
 /// The loop of one worker.
 pub struct Server<A: Application> {
-    core: Core<A>,
-    epoll: OwnedFd,
-    sources: Sources,
-    connections: Slab<Connection<A>>,
-    next_generation: u32,
-    closed: Closed,
+    pub(crate) core: Core<A>,
+    pub(crate) epoll: OwnedFd,
+    pub(crate) sources: Sources,
+    pub(crate) connections: Slab<Connection<A>>,
+    pub(crate) next_generation: u32,
+    pub(crate) closed: Closed,
     /// What the kernel said last, and about whom.
     events: Vec<(Token, EventFlags)>,
     /// How far `events` have been dealt with.
@@ -110,20 +83,20 @@ pub struct Server<A: Application> {
     signalled: bool,
     stopped: bool,
     /// Connections with a request that a sibling may run sooner, while every thread is busy.
-    offered: Vec<Token>,
+    pub(crate) offered: Vec<Token>,
     /// Connections that are not waited for at the end.
     written_off: usize,
     answered: u64,
     due: Vec<u32>,
     /// For each place of the table, when the wheel looks at it next, as its last connection left it.
-    parked_ms: Vec<u64>,
+    pub(crate) parked_ms: Vec<u64>,
 }
 
-fn token_data(token: Token) -> EventData {
+pub(crate) fn token_data(token: Token) -> EventData {
     EventData::new_u64(u64::from(token.generation) << 32 | u64::from(token.key))
 }
 
-fn special(key: u32) -> EventData {
+pub(crate) fn special(key: u32) -> EventData {
     token_data(Token { key, generation: NOT_A_CONNECTION })
 }
 
@@ -244,74 +217,6 @@ impl<A: Application> Server<A> {
             self.wait(waiter)?;
         }
         Ok(())
-    }
-
-    /// Whether connections can change workers.
-    pub fn hands_over(&self) -> bool {
-        self.sources.handover.is_some()
-    }
-
-    /// Hands a readable connection to an idle sibling, or keeps it in mind: the request in it waits here
-    /// until a thread is back.
-    fn offer(&mut self, token: Token) {
-        if !self.core.app.has_idle_sibling() || !self.give_away(token) {
-            self.offered.push(token);
-        }
-    }
-
-    fn offer_again(&mut self) {
-        if !self.offered.is_empty() && self.core.app.has_idle_sibling() {
-            for token in std::mem::take(&mut self.offered) {
-                self.offer(token);
-            }
-        }
-    }
-
-    /// Puts a connection between two requests into the queue; false where that cannot be.
-    fn give_away(&mut self, token: Token) -> bool {
-        let Some(handover) = &self.sources.handover else { return false };
-        let Some(connection) = self.connections.get(token.key as usize) else { return false };
-        if connection.token != token || !matches!(connection.stage, Stage::Idle) {
-            return false;
-        }
-        let origin = connection.peer.as_ref().and_then(|peer| self.core.app.movable(peer));
-        let Some((listener, address)) = origin else { return false };
-        let socket = connection.socket.as_fd();
-        let moving = Moving { socket, served: connection.served, listener, address };
-        if handover.put(&moving).is_err() {
-            return false; // Full, most likely: it stays here.
-        }
-        // The socket lives on, so closing our descriptor would not take it out of the set.
-        let _ = epoll::delete(&self.epoll, &*connection.socket);
-        self.close(token);
-        true
-    }
-
-    /// Takes one connection out of the queue; false when there is none.
-    fn take_over(&mut self) -> bool {
-        let Some(handover) = &self.sources.handover else { return false };
-        match handover.take() {
-            Ok(Moving { socket, served, listener, address }) => {
-                let peer = self.core.app.peer(listener, address);
-                self.open(socket, peer, served);
-                true
-            }
-            Err(errno) => errno != Errno::AGAIN,
-        }
-    }
-
-    /// A worker on its way out lets others go on with its idle connections.
-    fn give_idle_away(&mut self) {
-        if !self.hands_over() || !self.core.app.has_ready_sibling() {
-            return;
-        }
-        let idle = self.connections.iter().filter(|(_, connection)| matches!(connection.stage, Stage::Idle));
-        let idle: Vec<Token> = idle.map(|(_, connection)| connection.token).collect();
-        for token in idle {
-            if !self.give_away(token) {
-                break;
-            }
-        }
     }
 
     /// Deals with one event, or with what follows the last one; false when the round is over.
@@ -518,7 +423,7 @@ impl<A: Application> Server<A> {
         }
     }
 
-    fn close(&mut self, token: Token) {
+    pub(crate) fn close(&mut self, token: Token) {
         let connection = self.connections.remove(token.key as usize);
         self.parked_ms[token.key as usize] = connection.parked_ms;
         self.core.app.slot().connection_closed();
@@ -580,142 +485,6 @@ impl<A: Application> Server<A> {
             }
             listener => self.accept((listener - FIRST_LISTENER) as usize),
         }
-    }
-
-    fn accept(&mut self, listener: usize) {
-        if !self.closed.is_open() {
-            return; // An event of before.
-        }
-        // With siblings on the same queue each takes one and lets the next be woken.
-        let most = if self.sources.shared { 1 } else { ACCEPTS_PER_TURN };
-        for _ in 0..most.min(self.sources.connections_max - self.connections.len()) {
-            if !self.accept_one(listener) {
-                break;
-            }
-        }
-        if self.connections.len() >= self.sources.connections_max {
-            self.closed.full = true;
-            self.ignore_listeners();
-        } else if self.sources.shared {
-            self.step_back(listener);
-        }
-    }
-
-    /// Goes to the end of the listener's line of waiters: the kernel wakes the first exclusive
-    /// waiter that sleeps, so without this the same worker would get nearly every connection.
-    fn step_back(&self, listener: usize) {
-        let Some(socket) = self.sources.listeners.get(listener) else { return };
-        let data = special(FIRST_LISTENER + listener as u32);
-        if epoll::delete(&self.epoll, socket).is_ok() {
-            let _ = epoll::add(&self.epoll, socket, data, EventFlags::IN | EventFlags::EXCLUSIVE);
-        }
-    }
-
-    /// As `step_back`, for the queue of connections that change workers.
-    fn queue_again(&self) {
-        let Some(handover) = &self.sources.handover else { return };
-        if self.closed.is_open() && epoll::delete(&self.epoll, handover.source()).is_ok() {
-            let _ = epoll::add(
-                &self.epoll,
-                handover.source(),
-                special(HANDOVER),
-                EventFlags::IN | EventFlags::EXCLUSIVE,
-            );
-        }
-    }
-
-    /// Accepts and serves one connection; false when there is none, or none can be taken.
-    fn accept_one(&mut self, listener: usize) -> bool {
-        let Some(socket) = self.sources.listeners.get(listener) else { return false };
-        match acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok((socket, address)) => {
-                let address = address.and_then(|address| SocketAddr::try_from(address).ok());
-                let peer = self.core.app.peer(listener, address);
-                self.open(socket, peer, false);
-                true
-            }
-            Err(Errno::AGAIN) => false,
-            // The client went away while it waited, or a signal came: the next one may be fine.
-            Err(Errno::INTR | Errno::CONNABORTED | Errno::PROTO | Errno::PERM) => true,
-            Err(errno) => {
-                self.rest_from_accepting(errno);
-                false
-            }
-        }
-    }
-
-    fn open(&mut self, socket: OwnedFd, peer: A::Peer, served: bool) {
-        let entry = self.connections.vacant_entry();
-        let token = Token { key: entry.key() as u32, generation: self.next_generation };
-        self.next_generation = (self.next_generation + 1) % NOT_A_CONNECTION;
-        self.core.app.slot().connection_opened();
-        let connection = entry.insert(Connection::new(socket, peer, token));
-        if self.core.proxy.is_some() {
-            connection.stage = Stage::Preamble(Vec::new());
-        }
-        match self.parked_ms.get(token.key as usize) {
-            Some(parked_ms) => connection.parked_ms = *parked_ms,
-            None => self.parked_ms.resize(token.key as usize + 1, u64::MAX),
-        }
-        connection.served = served;
-        let t = &self.core.timeouts;
-        let idle_ms = if self.core.draining { t.drain_idle_ms } else { t.keepalive_ms };
-        let patience_ms = if served { idle_ms } else { t.header_ms };
-        self.core.patience(connection, patience_ms);
-        // The request has often arrived with the connection: try before asking to be told.
-        let verdict = exchange::readable(connection, &mut self.core);
-        if verdict == Verdict::Keep {
-            let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-            if epoll::add(&self.epoll, &*connection.socket, token_data(token), flags).is_ok() {
-                return;
-            }
-        }
-        self.close(token);
-    }
-
-    /// Out of descriptors or memory: an event loop that just tried again would spin.
-    fn rest_from_accepting(&mut self, errno: Errno) {
-        self.core.app.incident(Incident::Accept(errno));
-        self.ignore_listeners();
-        self.closed.until_ms = Some(self.core.clock.now_ms() + ACCEPT_REST_MS);
-        let idle: Vec<Token> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.served && matches!(connection.stage, Stage::Idle))
-            .map(|(_, connection)| connection.token)
-            .take(EVICTIONS)
-            .collect();
-        for token in idle {
-            self.close(token);
-        }
-    }
-
-    fn ignore_listeners(&self) {
-        for listener in &self.sources.listeners {
-            let _ = epoll::delete(&self.epoll, listener);
-        }
-        if let Some(handover) = &self.sources.handover {
-            let _ = epoll::delete(&self.epoll, handover.source());
-        }
-    }
-
-    fn reopen(&self) {
-        if self.closed.is_open() {
-            let _ = self.watch_listeners();
-        }
-    }
-
-    fn watch_listeners(&self) -> Result<(), Errno> {
-        let exclusive = if self.sources.shared { EventFlags::EXCLUSIVE } else { EventFlags::empty() };
-        for (index, listener) in self.sources.listeners.iter().enumerate() {
-            let data = special(FIRST_LISTENER + index as u32);
-            epoll::add(&self.epoll, listener, data, EventFlags::IN | exclusive)?;
-        }
-        if let Some(handover) = &self.sources.handover {
-            let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
-            epoll::add(&self.epoll, handover.source(), special(HANDOVER), flags)?;
-        }
-        Ok(())
     }
 
     fn go_on_with_unfinished(&mut self) {

@@ -1,0 +1,99 @@
+//! Connections that change workers, as the loop sees it.
+//!
+//! Owns       which connections are given away, and when one is taken.
+//! Never      says how they travel: `handover` does.
+//! Invariant  only a connection between two requests moves, and nothing of its next request has been read.
+
+use std::os::fd::AsFd;
+
+use rustix::event::epoll::{self, EventFlags};
+use rustix::io::Errno;
+
+use crate::application::Application;
+use crate::connection::Stage;
+use crate::handover::Moving;
+use crate::server::{HANDOVER, Server, special};
+use crate::timer::Token;
+
+impl<A: Application> Server<A> {
+    /// Whether connections can change workers.
+    pub fn hands_over(&self) -> bool {
+        self.sources.handover.is_some()
+    }
+
+    /// Hands a readable connection to an idle sibling, or keeps it in mind: the request in it waits here
+    /// until a thread is back.
+    pub(crate) fn offer(&mut self, token: Token) {
+        if !self.core.app.has_idle_sibling() || !self.give_away(token) {
+            self.offered.push(token);
+        }
+    }
+
+    pub(crate) fn offer_again(&mut self) {
+        if !self.offered.is_empty() && self.core.app.has_idle_sibling() {
+            for token in std::mem::take(&mut self.offered) {
+                self.offer(token);
+            }
+        }
+    }
+
+    /// Puts a connection between two requests into the queue; false where that cannot be.
+    pub(crate) fn give_away(&mut self, token: Token) -> bool {
+        let Some(handover) = &self.sources.handover else { return false };
+        let Some(connection) = self.connections.get(token.key as usize) else { return false };
+        if connection.token != token || !matches!(connection.stage, Stage::Idle) {
+            return false;
+        }
+        let origin = connection.peer.as_ref().and_then(|peer| self.core.app.movable(peer));
+        let Some((listener, address)) = origin else { return false };
+        let socket = connection.socket.as_fd();
+        let moving = Moving { socket, served: connection.served, listener, address };
+        if handover.put(&moving).is_err() {
+            return false; // Full, most likely: it stays here.
+        }
+        // The socket lives on, so closing our descriptor would not take it out of the set.
+        let _ = epoll::delete(&self.epoll, &*connection.socket);
+        self.close(token);
+        true
+    }
+
+    /// Takes one connection out of the queue; false when there is none.
+    pub(crate) fn take_over(&mut self) -> bool {
+        let Some(handover) = &self.sources.handover else { return false };
+        match handover.take() {
+            Ok(Moving { socket, served, listener, address }) => {
+                let peer = self.core.app.peer(listener, address);
+                self.open(socket, peer, served);
+                true
+            }
+            Err(errno) => errno != Errno::AGAIN,
+        }
+    }
+
+    /// As `step_back`, for the queue of connections that change workers.
+    pub(crate) fn queue_again(&self) {
+        let Some(handover) = &self.sources.handover else { return };
+        if self.closed.is_open() && epoll::delete(&self.epoll, handover.source()).is_ok() {
+            let _ = epoll::add(
+                &self.epoll,
+                handover.source(),
+                special(HANDOVER),
+                EventFlags::IN | EventFlags::EXCLUSIVE,
+            );
+        }
+    }
+
+    /// A worker on its way out lets others go on with its idle connections.
+    pub(crate) fn give_idle_away(&mut self) {
+        if !self.hands_over() || !self.core.app.has_ready_sibling() {
+            return;
+        }
+        let idle = self.connections.iter().filter(|(_, connection)| matches!(connection.stage, Stage::Idle));
+        let idle: Vec<Token> = idle.map(|(_, connection)| connection.token).collect();
+        for token in idle {
+            if !self.give_away(token) {
+                break;
+            }
+        }
+    }
+}

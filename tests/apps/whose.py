@@ -1,0 +1,20 @@
+"""Says which worker answers and what it knows of its client; /hold waits for the test (harness.gate)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gated
+
+
+def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Answer with the worker's pid, the client's address and the request's body, or hold."""
+    if environ["PATH_INFO"] == "/hold":
+        return gated.app(environ, start_response)
+    port = environ.get("REMOTE_PORT", "-")
+    words = [str(os.getpid()), environ["REMOTE_ADDR"] or "-", port, environ["SERVER_PORT"] or "-"]
+    body = " ".join(words).encode() + b" " + environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]

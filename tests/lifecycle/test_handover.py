@@ -1,0 +1,140 @@
+"""Connections change workers: from a busy one to an idle one, from a leaving one to who stays."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.answers import AnswerReader
+from harness.gate import Gate
+from harness.server import Serve, Server
+
+#: Workers that run one request at a time each.
+KINDS = (("-k", "sync"), ("-k", "gthread", "--threads", "1"))
+
+
+class Client:
+    """A keep-alive connection."""
+
+    def __init__(self, server: Server) -> None:
+        self.sock = server.connect()
+        self._answers = AnswerReader(self.sock)
+
+    def send(self, path: str, body: bytes = b"") -> None:
+        """Send a request without waiting for its answer."""
+        head = f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n"
+        self.sock.sendall(head.encode() + body)
+
+    def read(self) -> list[str]:
+        """Read an answer: the worker's pid, our address and port, the server's port, the body."""
+        answer = self._answers.read_answer()
+        assert answer.status == 200
+        return answer.body.decode().split(" ")
+
+    def ask(self, path: str = "/", body: bytes = b"") -> list[str]:
+        """Send a request and read its answer."""
+        self.send(path, body)
+        return self.read()
+
+
+@pytest.fixture
+def client_of(request: pytest.FixtureRequest) -> Iterator[Callable[[Server, str], Client]]:
+    """Give connections whose worker is a certain one."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(server: Server, pid: str = "") -> Client:
+            for _ in range(1000):
+                client = Client(server)
+                stack.callback(client.sock.close)
+                if client.ask()[0] == pid or not pid:
+                    return client
+            raise AssertionError(f"no connection reached worker {pid}")
+
+        yield connect
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[1])
+def test_a_request_behind_a_busy_worker_is_answered_by_an_idle_one(
+    serve: Serve, gate: Gate, client_of: Callable[..., Client], kind: tuple[str, ...]
+) -> None:
+    server = serve("whose:app", "-w", "2", *kind, env=gate.env)
+    server.wait_for_workers(2)
+    quick = client_of(server)
+    busy, address, port, server_port, _ = quick.ask()
+    slow = client_of(server, busy)
+    slow.send("/hold")
+    gate.wait_started()
+    # The worker that both connections belong to is held, so this can only come from the other one.
+    answered = quick.ask(body=b"unread")
+    assert answered[0] != busy
+    assert answered[1:] == [address, port, server_port, "unread"]
+    assert int(port) == quick.sock.getsockname()[1] and int(server_port) == server.port
+    gate.release()
+    assert slow.read() == ["done"]
+    assert quick.ask()[0] != busy, "a connection stays with the worker that has taken it"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[1])
+def test_a_request_waits_while_every_worker_is_busy(
+    serve: Serve, gate: Gate, client_of: Callable[..., Client], kind: tuple[str, ...]
+) -> None:
+    server = serve("whose:app", "-w", "2", *kind, env=gate.env)
+    server.wait_for_workers(2)
+    quick = client_of(server)
+    first = quick.ask()[0]
+    one, other = client_of(server), client_of(server)
+    for client in (one, other):
+        client.send("/hold")
+        gate.wait_started()
+    quick.send("/")
+    quick.sock.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        quick.sock.recv(1, socket.MSG_PEEK)
+    quick.sock.settimeout(None)
+    gate.release(2)
+    assert quick.read()[0] in {first, *(str(pid) for pid in server.worker_pids())}
+    assert one.read() == other.read() == ["done"]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[1])
+def test_idle_connections_survive_a_reload(
+    serve: Serve, client_of: Callable[..., Client], kind: tuple[str, ...]
+) -> None:
+    server = serve("whose:app", "-w", "2", *kind)
+    old = server.wait_for_workers(2)
+    clients = [client_of(server) for _ in range(100)]
+    asked = [client.ask()[1:] for client in clients]
+    server.signal(signal.SIGHUP)
+    new = server.wait_for_workers(2, without=old)
+    for client, before in zip(clients, asked, strict=True):
+        pid, *rest = client.ask()
+        assert int(pid) in new and rest == before
+
+
+def test_a_connection_without_an_address_changes_workers_too(
+    serve: Serve, gate: Gate, client_of: Callable[..., Client], tmp_path: Path
+) -> None:
+    server = serve("whose:app", "-w", "2", bind=f"unix:{tmp_path}/socket", env=gate.env)
+    server.wait_for_workers(2)
+    quick = client_of(server)
+    busy = quick.ask()[0]
+    slow = client_of(server, busy)
+    slow.send("/hold")
+    gate.wait_started()
+    assert quick.ask()[0] != busy
+    gate.release()
+    assert slow.read() == ["done"]
+
+
+def test_idle_connections_are_closed_when_the_server_stops(serve: Serve, client_of: Callable[..., Client]) -> None:
+    server = serve("whose:app", "-w", "2")
+    server.wait_for_workers(2)
+    clients = [client_of(server) for _ in range(20)]
+    assert server.stop() == 0
+    for client in clients:
+        assert client.sock.recv(1) == b""
