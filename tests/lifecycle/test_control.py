@@ -194,8 +194,16 @@ def test_stacks_do_not_stop_a_worker(start: Callable[..., Server], ctl: Ctl, gat
     )
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_stacks_show_where_tasks_wait(start: Callable[..., Server], ctl: Ctl, loop: str) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-k", "asgi", "--asgi-loop", "asyncio"),
+        ("-k", "asgi", "--asgi-loop", "uvloop"),
+        ("-k", "uvicorn_worker.UvicornWorker"),
+    ],
+    ids=["asyncio", "uvloop", "uvicorn"],
+)
+def test_stacks_show_where_tasks_wait(start: Callable[..., Server], ctl: Ctl, arguments: tuple[str, ...]) -> None:
     app = (
         "import asyncio\n"
         "async def wait_for_a_database():\n"
@@ -204,7 +212,7 @@ def test_stacks_show_where_tasks_wait(start: Callable[..., Server], ctl: Ctl, lo
         "async def app(scope, receive, send):\n"
         "    if scope['type'] == 'http': await wait_for_a_database()\n"
     )
-    server = start("mine:app", "-k", "asgi", "--asgi-loop", loop, "--log-level", "debug", files={"mine.py": app})
+    server = start("mine:app", *arguments, "--log-level", "debug", files={"mine.py": app})
     server.wait_for_ready(1)
     with server.connect() as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: test.example\r\n\r\n")
@@ -284,6 +292,18 @@ def test_an_upgrade_takes_a_configured_path_along_and_gives_it_back_when_it_fail
     assert server.process.wait(20) == 0
     assert ctl("stop", "--socket", path).returncode == 0
     assert not path.exists()
+
+
+def test_an_arbiter_is_not_taken_for_its_successor(start: Callable[..., Server], ctl: Ctl) -> None:
+    server = start("hello:app", "--log-level", "debug", "--control-socket", "own.ctl")
+    server.wait_for_ready(1)
+    server.signal(signal.SIGUSR2)
+    new = int(server.wait_for_log(r"Started the new arbiter \(pid: (\d+)\)")[1])
+    server.wait_for_log(r"the workers of the new arbiter \(pid \d+\) are ready")
+    taken = ctl("stop", server=server)
+    assert taken.returncode == NO_ANSWER and f"belongs to process {new} now" in taken.stderr
+    assert ctl("stop", "--pid", new).returncode == 0
+    assert server.running and server.get("/").status == 200
 
 
 # -- which server ----------------------------------------------------------------------------------

@@ -29,12 +29,15 @@ def ask(server: Server, path: str) -> None:
 # -- timeouts --------------------------------------------------------------------------------------
 
 
-def test_a_worker_that_hangs_in_c_code_is_named_with_its_stacks(start: Start) -> None:
-    server = start("doomed:app", "-t", "1")
+@pytest.mark.parametrize("worker_class", ["sync", "plain_worker.PlainWorker", "gthread", "gevent", "eventlet", "asgi"])
+def test_a_worker_that_hangs_in_c_code_is_named_with_its_stacks(serve: Serve, worker_class: str) -> None:
+    server = serve("doomed:app", "-k", worker_class, "-t", "1")
     (stuck,) = server.wait_for_workers(1)
     ask(server, "/hang")
     server.wait_for_log(rf"\[CRITICAL\] WORKER TIMEOUT \(pid:{stuck}\)")
-    report = server.wait_for_log(rf"\[ERROR\] Worker \(pid:{stuck}, ready\) gave no sign of life for 1\.\d s; (.*)\n")
+    report = server.wait_for_log(
+        rf"\[ERROR\] Worker \(pid:{stuck}, ready\) gave no sign of life for [12]\.\d s; (.*)\n"
+    )
     # The hook cannot run: no Python can. What SIGABRT does not end, SIGKILL does.
     server.wait_for_log(rf"Worker \(pid:{stuck}\) was sent SIGKILL! It had not stopped in time")
     assert "in hang_in_c" in server.log and "spawn.py" not in server.log

@@ -66,14 +66,19 @@ def _ask(arguments: argparse.Namespace, command: str, values: Mapping[str, Any] 
 
 @contextlib.contextmanager
 def _server(arguments: argparse.Namespace) -> Iterator[ControlClient]:
-    with connect(str(_socket(arguments)), arguments.timeout) as client:
+    pid: int | None = _pid_in(arguments.pidfile) if arguments.pidfile is not None else arguments.pid
+    with connect(str(_socket(arguments.socket, pid)), arguments.timeout) as client:
+        if pid is not None and client.peer_pid not in (pid, 0):
+            raise ControlClientError(
+                f"the control socket of process {pid} belongs to process {client.peer_pid} now, which replaces it in a "
+                f"binary upgrade; use --pid {client.peer_pid}, or signals for the old one"
+            )
         yield client
 
 
-def _socket(arguments: argparse.Namespace) -> Path:
-    if arguments.socket is not None:
-        return Path(arguments.socket)
-    pid = _pid_in(arguments.pidfile) if arguments.pidfile is not None else arguments.pid
+def _socket(socket: str | None, pid: int | None) -> Path:
+    if socket is not None:
+        return Path(socket)
     return _the_only_one() if pid is None else _socket_of(pid)
 
 

@@ -18,6 +18,7 @@ from bicorn.errors import BicornError
 from bicorn.observe.control_protocol import ANSWER_BYTES_MAX, Request, decode_answer, encode_request
 
 _READ_BYTES: Final = 256 * 1024
+_UCRED: Final = struct.Struct("iII")  # pid, uid, gid
 _TIMEVAL: Final = struct.Struct("ll")
 
 
@@ -32,6 +33,11 @@ class ControlClient:
         self._sock = sock
         self._path = path
         self._timeout = timeout
+
+    @property
+    def peer_pid(self) -> int:
+        """The process that listens at the other end; 0 if it is in another pid namespace (unix(7), SO_PEERCRED)."""
+        return _UCRED.unpack(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]  # type: ignore[no-any-return]  # struct gives Any
 
     def ask(self, command: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Have a command carried out and give its result; raise Refused or ControlClientError."""
