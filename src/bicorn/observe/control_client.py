@@ -37,7 +37,8 @@ class ControlClient:
     @property
     def peer_pid(self) -> int:
         """The process that listens at the other end; 0 if it is in another pid namespace (unix(7), SO_PEERCRED)."""
-        return _UCRED.unpack(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]  # type: ignore[no-any-return]  # struct gives Any
+        credentials = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        return int(_UCRED.unpack(credentials)[0])
 
     def ask(self, command: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Have a command carried out and give its result; raise Refused or ControlClientError."""
