@@ -51,6 +51,22 @@ def test_a_draining_worker_answers_what_it_holds(serve: Serve, connect: Connect)
     assert server.wait_exit() == 0
 
 
+def test_what_waits_in_the_listen_queue_is_answered_at_the_end(serve: Serve, connect: Connect) -> None:
+    server = serve(
+        "asgi_routes:app", "--worker-connections", "1", "--graceful-timeout", "20", "--log-level", "debug"
+    )
+    first = connect(server)
+    first.sendall(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nfi")
+    server.wait_for_log("accepting rests")
+    waiting = connect(server)
+    waiting.sendall(b"GET /hello HTTP/1.1\r\nHost: h\r\n\r\n")
+    server.signal(signal.SIGTERM)
+    assert AnswerReader(waiting).read_answer().body == b"hello"
+    first.sendall(b"rs")
+    assert AnswerReader(first).read_answer().body == b"firs"
+    assert server.wait_exit() == 0
+
+
 def test_a_blocked_loop_is_found_and_named(serve: Serve) -> None:
     config = "def worker_abort(worker):\n    worker.log.info('worker_abort for %s', worker.pid)\n"
     server = serve("asgi_routes:app", "--timeout", "1", config=config)

@@ -153,7 +153,7 @@ class AsgiWorker(Worker):
         assert self.server is not None
         async with self._listening:
             self._stop_listening()
-            if not self._is_quick:
+            if self._is_last() and not self._is_quick:
                 await self._accept_waiting()
         self._close_websockets_in_time()
         self.server.drain()
@@ -173,7 +173,7 @@ class AsgiWorker(Worker):
     def _close_websockets_in_time(self) -> None:
         """Close WebSockets at once if the server stops; if not, let them be as long as graceful_timeout allows."""
         assert self.server is not None
-        if self._is_quick or (self.stop_flag is not None and self.stop_flag.is_set()):
+        if self._is_quick or self._is_last():
             self.server.close_websockets(GOING_AWAY)
             return
         self._has_lasting_websockets = True
@@ -225,12 +225,16 @@ class AsgiWorker(Worker):
             server.close()
         self._servers.clear()
 
+    def _is_last(self) -> bool:
+        """Whether the server stops as a whole: no other worker takes what this one leaves."""
+        return self.stop_flag is not None and self.stop_flag.is_set()
+
     async def _accept_waiting(self) -> None:
         """Serve the connections that already wait in the listen queues: they would be reset otherwise."""
         factory = cast("Callable[[], asyncio.Protocol]", self.server)
         for listener in self.sockets:
             with contextlib.suppress(OSError):
-                while True:
+                for _ in range(self.cfg.backlog):  # What comes later than the stop may be refused.
                     sock, _ = listener.accept()
                     sock.setblocking(False)
                     await self.event_loop.connect_accepted_socket(factory, sock)
@@ -304,7 +308,7 @@ class AsgiWorker(Worker):
             self.slot.loop_lag_us = max(0, int((now - due) * 1e6))
         if self.server is not None:
             self.server.tick()
-            if self._has_lasting_websockets and self.stop_flag is not None and self.stop_flag.is_set():
+            if self._has_lasting_websockets and self._is_last():
                 # The server stops, and this worker was draining already: nobody tells it a second time.
                 self._has_lasting_websockets = False
                 self.server.close_websockets(GOING_AWAY)
