@@ -34,9 +34,10 @@ DEFLATE = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bi
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def server(serve_module: Serve) -> Server:
-    return serve_module("websocket_echo:app", "-k", "asgi", "--access-logfile", "-", "--websocket-max-queue", "4")
+@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+def server(serve_module: Serve, request: pytest.FixtureRequest) -> Server:
+    arguments = ("--asgi-loop", request.param, "--access-logfile", "-", "--websocket-max-queue", "4")
+    return serve_module("websocket_echo:app", "-k", "asgi", *arguments)
 
 
 @pytest.fixture
@@ -132,6 +133,19 @@ def test_the_scope_is_that_of_a_websocket(server: Server) -> None:
         "root_path": "",
         "subprotocols": ["x", "y"],
     }
+
+
+def test_behind_a_proxy_that_speaks_tls_the_scheme_is_wss(server: Server) -> None:
+    with client_of(server, "/scope_text", fields={"X-Forwarded-Proto": "https"}) as client:
+        received = client.receive()
+        assert received is not None and b"('scheme', 'wss')" in received.payload
+
+
+def test_a_wsgi_application_opens_no_websocket(serve: Serve) -> None:
+    server = serve("hello:app", "-k", "asgi")
+    with client_of(server, "/") as client:
+        assert client.answer.status == 403
+    assert "Traceback" not in server.log
 
 
 def test_compression_is_agreed_on_message_by_message(server: Server) -> None:
