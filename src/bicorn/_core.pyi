@@ -96,7 +96,7 @@ class AsgiServer:
         """End connections as they become idle; call worker.drained() when none and no application is left."""
 
     def close_websockets(self, code: int) -> None:
-        """Close every WebSocket with this code; each ends when its client has closed it too, or has not in time."""
+        """Close every WebSocket with this code, also those accepted later; each ends when its client closes it, too."""
 
     def close(self) -> None:
         """Let go of the loop: it is about to end."""

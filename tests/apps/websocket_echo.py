@@ -125,6 +125,13 @@ async def impatient(scope: Message, receive: Any, send: Any) -> None:
         await send({**message, "type": "websocket.send"})
 
 
+async def slow(scope: Message, receive: Any, send: Any) -> None:
+    """Take a moment to accept."""
+    note(scope, "asked")
+    await asyncio.sleep(0.5)
+    await echo(scope, receive, send)
+
+
 async def misuse(scope: Message, receive: Any, send: Any) -> None:
     """Send what ASGI does not allow, one after another, and say how each was answered."""
     await receive()
@@ -166,7 +173,7 @@ async def tell_misuse(send: Any, scope: Message, *messages: Message) -> None:
 
 PATHS = {f"/{function.__name__}": function for function in (
     echo, subprotocol, scope_text, refuse, deny, close, fail_early, fail_late, return_early, return_late, deaf, pour,
-    impatient, misuse,
+    impatient, misuse, slow,
 )}  # fmt: skip
 
 

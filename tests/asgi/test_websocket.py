@@ -397,6 +397,34 @@ def test_a_stop_says_that_the_server_goes_away(serve: Serve) -> None:
     noted(server, "a", "disconnect 1001 ''")
 
 
+def test_one_that_is_accepted_during_a_stop_is_told_at_once(serve: Serve) -> None:
+    server = serve("websocket_echo:app", "-k", "asgi")
+    with server.connect() as sock:
+        sock.sendall(
+            b"GET /slow?mark=s HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + KEY.encode() + b"\r\n\r\n"
+        )
+        noted(server, "s", "asked")
+        server.signal(signal.SIGTERM)
+        data = b""
+        while not data.endswith(b"\x88\x02\x03\xe9"):
+            received = sock.recv(4096)
+            assert received, data
+            data += received
+        assert data.startswith(b"HTTP/1.1 101 ")
+        sock.sendall(close(1001))
+        assert server.wait_exit(timeout=5) == 0
+
+
+def test_a_quick_stop_says_so_too(serve: Serve) -> None:
+    server = serve("websocket_echo:app", "-k", "asgi", "--graceful-timeout", "20")
+    with client_of(server, "/echo") as client:
+        server.signal(signal.SIGQUIT)
+        received = client.receive()
+        assert received is not None and received.close_code == 1001
+    assert server.wait_exit(timeout=5) == 0
+
+
 def test_a_reload_leaves_them_until_graceful_timeout(serve: Serve) -> None:
     server = serve("websocket_echo:app", "-k", "asgi", "--graceful-timeout", "4", "--log-level", "debug")
     server.wait_for_ready(1)

@@ -187,6 +187,8 @@ class AsgiWorker(Worker):
             self._stopping.clear()
 
     async def _cancel_all(self) -> None:
+        assert self.server is not None
+        self.server.close_websockets(GOING_AWAY)
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         requests = [task for task in tasks if task.get_name() == "bicorn-request"]
         for task in requests:

@@ -98,6 +98,8 @@ pub struct Shared {
     proxies: AllowList,
     pub timeouts: Timeouts,
     pub websocket: WebSocketRules,
+    /// What WebSockets that are accepted from now on are closed with at once.
+    pub farewell: Cell<Option<u16>>,
     /// Bytes of a body or of further requests that are read before the application asks for them.
     pub read_ahead: usize,
     limit_concurrency: usize,
@@ -491,6 +493,7 @@ impl AsgiServer {
             proxies: wire.proxies()?,
             timeouts: options.timeouts(),
             websocket,
+            farewell: Cell::new(None),
             read_ahead: options.asgi_read_ahead,
             limit_concurrency: options.limit_concurrency,
             connection_limit: options.worker_connections.max(1),
@@ -549,10 +552,11 @@ impl AsgiServer {
         shared.check_drained(py);
     }
 
-    /// Closes every WebSocket with this code; each ends when its client has closed it too, or has not in time.
+    /// Closes every WebSocket with this code, also those that are accepted later; each ends when its client has closed it too, or has not in time.
     fn close_websockets(&self, py: Python<'_>, code: u16) {
         let shared = self.shared.get(py);
         shared.read_clock();
+        shared.farewell.set(Some(code));
         let all: Vec<Rc<Conn>> =
             shared.connections.borrow().iter().map(|(_, conn)| Rc::clone(conn)).collect();
         for conn in all {

@@ -309,6 +309,9 @@ impl WebSocket {
             exchange.get().upgraded(py, &head);
         }
         let early = state.conn.upgrade(py);
+        if let Some(code) = state.shared.farewell.get() {
+            state.close(py, Some(code), "");
+        }
         if !early.is_empty() {
             self.received(py, &early);
         }
