@@ -56,7 +56,7 @@ fuzz: ## fuzz the parser; TARGET=split SECONDS=600 chooses
 	    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . -s none $$target -- -max_total_time=$(SECONDS) -dict=http.dict || exit 1; \
 	done
 
-soak: $(DEV) ## 100,000 spoilt requests, and a minute of killed workers; takes three
+soak: $(DEV) ## 100,000 spoilt requests, and minutes of killed workers; takes six
 	$(BIN)/pytest -m soak tests/soak
 
 docs: $(VENV)/.docs ## build the documentation into site/

@@ -13,7 +13,7 @@ from harness.server import Serve, Server
 
 WORKER_CLASSES = ("sync", "plain_worker.PlainWorker")
 #: Our own: those that lose nothing, whatever happens under load.
-LOSSLESS = ("sync",)
+LOSSLESS = ("sync", "gthread", "gevent", "eventlet", "asgi", "tornado")
 
 
 @pytest.fixture(params=WORKER_CLASSES)

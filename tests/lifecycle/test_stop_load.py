@@ -28,7 +28,7 @@ def test_term_serves_the_listen_queue_and_open_connections_and_then_ends_at_once
     with contextlib.ExitStack() as stack:
         kept, kept_reader = stack.enter_context(server.connection())
         kept.sendall(REQUEST.replace(b"/", b"/free", 1))
-        assert kept_reader.read_answer().header("Connection") == "keep-alive"
+        assert kept_reader.read_answer().header("Connection") != "close"
         # The first holds the worker, or one of its threads; the others wait behind it, accepted or not.
         waiting = [stack.enter_context(server.connection()) for _ in range(5)]
         for sock, _ in waiting:
@@ -38,8 +38,9 @@ def test_term_serves_the_listen_queue_and_open_connections_and_then_ends_at_once
         kept.sendall(REQUEST)
         gate.release(len(waiting) + 1)
         assert [reader.read_answer().body for _, reader in waiting] == [b"done"] * 5
-        answer = kept_reader.read_answer()
-        assert (answer.body, answer.header("Connection")) == (b"done", "close")
+        # A worker that was told before it read the request says `close`; one that was not closes the idle connection.
+        assert kept_reader.read_answer().body == b"done"
+        assert kept_reader.read_to_close() == b""
         assert [reader.read_to_close() for _, reader in waiting] == [b""] * 5
         done = time.monotonic()
     assert server.wait_exit() == 0
@@ -61,7 +62,7 @@ def test_idle_keep_alive_connections_delay_a_stop_by_a_moment_only(lossless: Sta
         for _ in range(5):
             sock, reader = stack.enter_context(server.connection())
             sock.sendall(REQUEST)
-            assert reader.read_answer().header("Connection") == "keep-alive"
+            assert reader.read_answer().header("Connection") != "close"
         begun = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - begun < 2
@@ -70,10 +71,9 @@ def test_idle_keep_alive_connections_delay_a_stop_by_a_moment_only(lossless: Sta
 # -- what comes while it stops ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_term_answers_what_was_begun_and_refuses_what_comes_later(lossless: Start, workers: int) -> None:
-    server = lossless("hello:app", "-w", str(workers))
-    server.wait_for_ready(workers)
+def test_term_answers_what_was_begun_and_refuses_what_comes_later(lossless: Start) -> None:
+    server = lossless("hello:app", "-w", "2")
+    server.wait_for_ready(2)
     with load(server, keep_alive=8, fresh=16, rate=1000) as traffic:
         traffic.wait_for(100)
         server.signal(signal.SIGTERM)
@@ -83,6 +83,7 @@ def test_term_answers_what_was_begun_and_refuses_what_comes_later(lossless: Star
     assert traffic.retried == []
 
 
+@pytest.mark.parametrize("lossless", ["sync", "asgi"], indirect=True)
 def test_the_same_on_a_unix_socket(lossless: Start) -> None:
     server = lossless("hello:app", "-b", "unix:s.sock", "-w", "2")
     server.wait_for_ready(2)
@@ -142,6 +143,7 @@ def test_stop_and_start_with_socket_activation_loses_nothing(lossless: Start, li
     assert traffic.retried == []
 
 
+@pytest.mark.parametrize("lossless", ["sync", "gevent", "asgi"], indirect=True)
 def test_nginx_sees_nothing_of_a_stop_and_start(lossless: Start, listener: socket.socket) -> None:
     server = activated(lossless, listener)
     host, port = listener.getsockname()
@@ -154,6 +156,7 @@ def test_nginx_sees_nothing_of_a_stop_and_start(lossless: Start, listener: socke
     assert traffic.failures == [], proxy.errors
 
 
+@pytest.mark.parametrize("lossless", ["sync", "gthread", "asgi"], indirect=True)
 def test_nginx_sees_nothing_of_a_reload(lossless: Start) -> None:
     server = lossless("hello:app", "-w", "2")
     server.wait_for_ready(2)
