@@ -13,7 +13,7 @@ from harness.server import Serve, Server
 from workers.classes import ALL
 
 PROJECTS: Final = Path(__file__).parent / "projects"
-ASGI: Final = ("uvicorn_worker.UvicornWorker",)
+ASGI: Final = ("asgi", "uvicorn_worker.UvicornWorker")
 FITTING: Final = {
     "same_flask:app": ALL,
     "same_django:app": ALL,

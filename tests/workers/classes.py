@@ -8,5 +8,5 @@ from typing import Final
 GREEN: Final = ("gevent", "eventlet")
 #: Classes that serve WSGI applications from the native loop.
 NATIVE: Final = ("sync", "gthread", *GREEN)
-#: Every class that serves WSGI applications.
-ALL: Final = (*NATIVE, "tornado")
+#: Every class of Bicorn's; all of them serve WSGI applications, if some in a way of their own.
+ALL: Final = (*NATIVE, "tornado", "asgi")

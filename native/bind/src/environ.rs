@@ -139,6 +139,9 @@ impl Environs {
         if let Some(port) = &shown.remote_port {
             environ.set_item(intern!(py, "REMOTE_PORT"), port)?;
         }
+        if let Some(gate) = &job.gate {
+            shown.socket.bind(py).borrow_mut().begin(Arc::clone(gate));
+        }
         environ.set_item(intern!(py, "gunicorn.socket"), &shown.socket)?;
         if let Some(proxied) = &shown.proxied {
             environ.set_item(intern!(py, "PROXY_PROTOCOL"), proxied.protocol)?;

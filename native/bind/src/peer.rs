@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
+use bicorn_reactor::Gate;
 use bicorn_wire::Origin;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -87,7 +88,7 @@ impl Peer {
                 remote_addr: PyString::new(py, &self.address_text()).unbind(),
                 remote_port: port.map(|port| port_text(py, port)),
                 proxied: self.proxied(py),
-                socket: Py::new(py, ClientSocket { open: socket, socket: None })?,
+                socket: Py::new(py, ClientSocket { open: socket, socket: None, gate: None, taken: false })?,
             });
         }
         Ok(self.shown.as_ref().expect("made above"))
@@ -107,14 +108,35 @@ fn port_text(py: Python<'_>, port: u16) -> Py<PyString> {
 pub struct ClientSocket {
     open: Weak<OwnedFd>,
     socket: Option<Py<PyAny>>,
+    gate: Option<Arc<Gate>>,
+    taken: bool,
 }
 
 impl ClientSocket {
-    /// Whether the application has used it.
-    pub fn is_used(&self) -> bool {
-        self.socket.is_some()
+    /// Another request of this connection begins.
+    pub fn begin(&mut self, gate: Arc<Gate>) {
+        self.gate = Some(gate);
+    }
+
+    /// Whether the application has taken the connection over.
+    pub fn is_taken(&self) -> bool {
+        self.taken
+    }
+
+    /// Notes that bytes are about to be moved, or that a copy is made to move them by.
+    fn take(&mut self) -> PyResult<()> {
+        if !self.taken && self.gate.as_ref().is_some_and(|gate| !gate.take()) {
+            return Err(PyOSError::new_err(
+                "the request took longer than `timeout` and was answered with 504",
+            ));
+        }
+        self.taken = true;
+        Ok(())
     }
 }
+
+/// Beginnings of the names by which an application gets at the connection's bytes.
+const MOVES_BYTES: [&str; 6] = ["recv", "send", "makefile", "fileno", "dup", "detach"];
 
 /// The longest timeout that CPython's `socket.settimeout` takes is INT_MAX milliseconds, 24.8 days.
 const BLOCKING_S: u32 = 24 * 24 * 3600;
@@ -144,6 +166,9 @@ impl ClientSocket {
             let kwargs = pyo3::types::IntoPyDict::into_py_dict(kwargs, py)?;
             let socket = wait_like_a_blocking_one(socket.call((), Some(&kwargs))?)?;
             self.socket = Some(socket.unbind());
+        }
+        if MOVES_BYTES.iter().any(|beginning| name.starts_with(beginning)) {
+            self.take()?;
         }
         self.socket.as_ref().expect("made above").bind(py).getattr(name)
     }

@@ -237,7 +237,8 @@ impl ThreadLoop {
     fn is_late(&self, post: &Post, now_ns: u64) -> bool {
         let entered_ns = post.entered_ns.load(Relaxed);
         let took = Duration::from_nanos(now_ns.saturating_sub(entered_ns));
-        entered_ns != 0 && !self.timeout.is_zero() && took > self.timeout
+        // A connection that the application has taken over (a WebSocket) lives as long as its two ends like.
+        entered_ns != 0 && !self.timeout.is_zero() && took > self.timeout && !post.gate.is_taken()
     }
 
     /// Answers for requests that take too long; the worker asks for a successor, because a thread cannot be

@@ -392,13 +392,13 @@ fn ends_process(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
 }
 
-/// Whether the application has used `gunicorn.socket`.
+/// Whether the application has taken the connection over, by `gunicorn.socket`.
 fn has_taken_socket(py: Python<'_>, open: &Open) -> bool {
     let socket = open.environ.bind(py).get_item(intern!(py, "gunicorn.socket")).ok().flatten();
     socket.is_some_and(|socket| {
         socket
             .cast::<ClientSocket>()
-            .is_ok_and(|socket| socket.try_borrow().is_ok_and(|socket| socket.is_used()))
+            .is_ok_and(|socket| socket.try_borrow().is_ok_and(|socket| socket.is_taken()))
     })
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 const OPEN: u8 = 0;
 const PASSED: u8 = 1;
 const SHUT: u8 = 2;
+const TAKEN: u8 = 3;
 
 /// The right to send the first byte of an answer, given once.
 #[derive(Debug, Default)]
@@ -20,6 +21,18 @@ impl Gate {
     #[inline]
     pub fn pass(&self) -> bool {
         self.0.compare_exchange(OPEN, PASSED, SeqCst, SeqCst) != Err(SHUT)
+    }
+
+    /// Gives the connection to the application, which may keep it as long as it likes; false if it has been shut
+    /// out.
+    pub fn take(&self) -> bool {
+        let taken = |state| (state != SHUT).then_some(TAKEN);
+        self.0.fetch_update(SeqCst, SeqCst, taken).is_ok()
+    }
+
+    /// Whether the application has taken the connection.
+    pub fn is_taken(&self) -> bool {
+        self.0.load(SeqCst) == TAKEN
     }
 
     /// Shuts the application out; false when it has sent something already.
@@ -38,5 +51,13 @@ mod tests {
         assert!(gate.pass() && gate.pass() && !gate.shut());
         gate.reset();
         assert!(gate.shut() && !gate.pass() && !gate.shut());
+        assert!(!gate.take() && !gate.is_taken());
+    }
+
+    #[test]
+    fn who_takes_the_connection_is_not_shut_out() {
+        let gate = Gate::default();
+        assert!(gate.pass() && gate.take() && gate.is_taken());
+        assert!(gate.pass() && !gate.shut());
     }
 }

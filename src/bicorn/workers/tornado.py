@@ -123,7 +123,8 @@ class TornadoWorker(Worker):
             self.ask_for_successor(f"it has served {self.max_requests} requests (max_requests)")
 
     async def _drain(self) -> None:
-        await self._accept_the_rest()
+        if self.stop_flag is None or self.stop_flag.is_set():
+            await self._accept_the_rest()
         self.server.stop()
         try:
             await asyncio.wait_for(self.server.drain(), self.cfg.graceful_timeout)
@@ -131,7 +132,7 @@ class TornadoWorker(Worker):
             self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
 
     async def _accept_the_rest(self) -> None:
-        """Take in what the kernel has accepted for us: closing the last copy of a listener resets it."""
+        """Take in what the kernel has accepted for us: with nobody left to accept, closing the listener resets it."""
         poll = select.poll()
         for listener in self.sockets:
             poll.register(listener.fileno(), select.POLLIN)
