@@ -52,9 +52,7 @@ def test_a_draining_worker_answers_what_it_holds(serve: Serve, connect: Connect)
 
 
 def test_what_waits_in_the_listen_queue_is_answered_at_the_end(serve: Serve, connect: Connect) -> None:
-    server = serve(
-        "asgi_routes:app", "--worker-connections", "1", "--graceful-timeout", "20", "--log-level", "debug"
-    )
+    server = serve("asgi_routes:app", "--worker-connections", "1", "--graceful-timeout", "20", "--log-level", "debug")
     first = connect(server)
     first.sendall(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nfi")
     server.wait_for_log("accepting rests")

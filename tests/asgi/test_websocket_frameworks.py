@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from harness.server import Serve, wait_until
-from harness.uvicorn import Uvicorn
 
 #: What a scenario saw, as a value that can be compared.
 Seen = list[Any]
@@ -23,20 +23,14 @@ DEADLINE_S = 20
 
 
 @pytest.fixture(scope="module")
-def both(serve_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], list[int]]]:
+def both(serve_module: Serve, uvicorn_module: Callable[[str], int]) -> Callable[[str], list[int]]:
     """Give the ports of Bicorn and uvicorn with an application; started once for a module."""
-    ports: dict[str, list[int]] = {}
-    peers: list[Uvicorn] = []
 
-    def ports_of(app: str) -> list[int]:
-        if app not in ports:
-            peers.append(Uvicorn(app, directory=tmp_path_factory.mktemp("uvicorn")))
-            ports[app] = [serve_module(app, "-k", "asgi").port, peers[-1].port]
-        return ports[app]
+    @functools.cache
+    def ports(app: str) -> list[int]:
+        return [serve_module(app, "-k", "asgi").port, uvicorn_module(app)]
 
-    yield ports_of
-    for peer in peers:
-        peer.__exit__()
+    return ports
 
 
 def same(ports: list[int], scenario: Callable[[int], Seen]) -> Seen:
