@@ -246,10 +246,7 @@ def _keep_up(snapshot: Snapshot, current: list[WorkerView]) -> Iterator[Action]:
     left = [worker for worker in current if worker not in replaced]
     successors = min(len(due) - len(replaced), max(1, snapshot.target // RECYCLED_SHARE))
     surplus = len(left) - snapshot.target - successors
-    if surplus > 0:
-        # Rather lose a worker that is not ready than one that serves; among equals the oldest goes.
-        candidates = sorted(left, key=lambda worker: (worker.state is WorkerState.READY, worker.age))
-        yield from (Drain(worker.pid) for worker in candidates[:surplus])
+    yield from _drain(left, surplus)
     yield from _spawn(snapshot, snapshot.generation, -surplus)
 
 
@@ -262,6 +259,8 @@ def _replace_fallback(
     if ready == 0:
         # Nothing is known of the new ones yet: the old ones are held at their number whatever happens to them.
         missing = snapshot.fallback_target - len(predecessors)
+        # A successor of a worker that was due when the reload came would keep the place of the one to be tried.
+        yield from _drain(predecessors, -missing)
         if missing > 0:
             yield from _spawn(snapshot, snapshot.fallback, missing)
         else:
@@ -271,6 +270,12 @@ def _replace_fallback(
         superfluous = max(0, len(predecessors) - max(0, snapshot.target - ready))
         yield from (Drain(worker.pid) for worker in predecessors[:superfluous])
     yield from _spawn(snapshot, snapshot.generation, min(snapshot.target - len(current), _room(snapshot)))
+
+
+def _drain(workers: list[WorkerView], count: int) -> Iterator[Action]:
+    """Drain so many: rather workers that are not ready, then those that are due, and among equals the oldest."""
+    candidates = sorted(workers, key=lambda worker: (worker.state is WorkerState.READY, not worker.is_due, worker.age))
+    yield from (Drain(worker.pid) for worker in candidates[: max(0, count)])
 
 
 def _room(snapshot: Snapshot) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Final
 
 from bicorn.errors import ConfigError
+from bicorn.unpatched import write
 
 PID_VARIABLE: Final = "GUNICORN_PID"
 FD_VARIABLE: Final = "GUNICORN_FD"
@@ -51,7 +52,7 @@ class Predecessor:
         """Say that the workers are ready; the first call counts."""
         if self._ready_fd >= 0:
             with contextlib.suppress(BrokenPipeError):
-                os.write(self._ready_fd, b"\1")
+                write(self._ready_fd, b"\1")
             os.close(self._ready_fd)
             self._ready_fd = -1
 

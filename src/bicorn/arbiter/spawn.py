@@ -70,7 +70,7 @@ def fork_template(leave_arbiter: Callable[[], None], live_on: Callable[[], NoRet
     """Fork; give the pid to the arbiter, and call `live_on` in the child, with signals still held back."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*HANDLED, *STACK_SIGNALS})
     try:
-        pid = os.fork()
+        pid = fork()
         if pid == 0:
             leave_arbiter()
             live_on()

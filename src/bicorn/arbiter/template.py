@@ -19,7 +19,6 @@ import dataclasses
 import enum
 import gc
 import os
-import select
 import signal
 import socket
 import struct
@@ -36,6 +35,7 @@ from bicorn.errors import BicornError, ExitCode
 from bicorn.ipc.messages import Kind, Message, send
 from bicorn.ipc.stacks import STACK_SIGNALS, StackFile
 from bicorn.net.listener import Listener
+from bicorn.unpatched import fork, read, select, set_handler, waitpid, write
 
 if TYPE_CHECKING:
     from bicorn.arbiter.generation import Generation
@@ -174,11 +174,11 @@ def _take_signals(server: Any) -> None:  # Any: what hooks get
     signal.set_wakeup_fd(-1)
     for signum in HANDLED:
         # INT and QUIT reach the whole group from a terminal; the arbiter ends its templates itself.
-        signal.signal(signum, _leave_to_the_arbiter)
+        set_handler(signum, _leave_to_the_arbiter)
     for signum in (signal.SIGTERM, signal.SIGCHLD):
-        signal.signal(signum, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR1, lambda _signum, _frame: server.log.reopen_files())
-    signal.signal(signal.SIGABRT, lambda _signum, frame: _say_where(server, frame))
+        set_handler(signum, signal.SIG_DFL)
+    set_handler(signal.SIGUSR1, lambda _signum, _frame: server.log.reopen_files())
+    set_handler(signal.SIGABRT, lambda _signum, frame: _say_where(server, frame))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {*HANDLED, *STACK_SIGNALS})
 
 
@@ -211,7 +211,7 @@ def fork_orphan(tell: Callable[[int], None], leave: Callable[[], None]) -> int:
     # A signal for the newborn that came before it has handlers of its own would reach those of the template.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*HANDLED, *STACK_SIGNALS})
     try:
-        middle = os.fork()
+        middle = fork()
         if middle == 0:
             _be_parent_for_a_moment(telling)
             for end in (told, telling, going):
@@ -225,13 +225,13 @@ def fork_orphan(tell: Callable[[int], None], leave: Callable[[], None]) -> int:
     for end in (telling, waiting):
         os.close(end)
     try:
-        os.waitpid(middle, 0)  # From here on the worker has no parent but the subreaper.
-        data = os.read(told, _PID.size)
+        waitpid(middle, 0)  # From here on the worker has no parent but the subreaper.
+        data = read(told, _PID.size)
         if not data:
             raise OSError("the process between a template and its worker could not fork")
         (pid,) = _PID.unpack(data)
         tell(pid)
-        os.write(going, b"\1")
+        write(going, b"\1")
         return int(pid)
     finally:
         os.close(told)
@@ -241,9 +241,9 @@ def fork_orphan(tell: Callable[[int], None], leave: Callable[[], None]) -> int:
 def _be_parent_for_a_moment(telling: int) -> None:
     """Return only in the child."""
     try:
-        pid = os.fork()
+        pid = fork()
         if pid:
-            os.write(telling, _PID.pack(pid))
+            write(telling, _PID.pack(pid))
     except BaseException:  # noqa: BLE001 - an at-fork function of the user's; nothing may escape into the template
         pid = -1
     if pid:
@@ -251,7 +251,7 @@ def _be_parent_for_a_moment(telling: int) -> None:
 
 
 def _wait_for_adoption(waiting: int) -> None:
-    gone_on = os.read(waiting, 1)
+    gone_on = read(waiting, 1)
     os.close(waiting)
     if not gone_on:
         os._exit(ExitCode.OK)  # The template died before it could tell the arbiter of us.

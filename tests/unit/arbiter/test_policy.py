@@ -140,6 +140,10 @@ TABLE: dict[str, tuple[Snapshot, list[Action]]] = {
     "a reload in back-off": (reload(worker(1), worker(2), spawn_not_before=NOW + 1), []),
     # rolling reload
     "rolling: one more than before": (rolling(worker(1), worker(2)), [Spawn(2)]),
+    "rolling: a successor from before has to make room": (
+        rolling(worker(1), worker(2, is_due=True), worker(3)),
+        [Drain(2)],
+    ),
     "rolling: not while somebody drains from before": (rolling(worker(1), worker(2), worker(3, DRAINING)), []),
     "rolling: a new one is ready, an old one drains": (
         rolling(worker(1), worker(2), worker(3, generation=2)),

@@ -124,7 +124,8 @@ class LifecycleOptions(Options, section="Life of Workers", ours=True):
         precedent="Pitchfork refork_after",
         doc="When a worker has served so many requests, it drains, and new workers are forked from it: they share what "
         "it has loaded and cached. Its siblings are replaced one by one. The application has to bear a fork, as with "
-        "preload_app. 0 means never.",
+        "preload_app. Requests are counted by the worker classes sync, gthread, gevent, eventlet and asgi; workers of "
+        "other classes are never chosen. 0 means never.",
     )
     upgrade_timeout = Setting(
         default=60,

@@ -1,0 +1,66 @@
+"""The life of workers under load, in each of our worker classes: nothing is lost, whatever happens."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from harness.load import load
+from harness.server import Serve
+
+CLASSES = ("gthread", "gevent", "eventlet", "tornado", "asgi")  # sync has the tests of its own beside this one
+WSGI = """
+def app(environ, start_response):
+    start_response('200 OK', [('Content-Length', '4')])
+    return [b'here']
+"""
+ASGI = """
+async def app(scope, receive, send):
+    await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-length', b'4')]})
+    await send({'type': 'http.response.body', 'body': b'here'})
+"""
+
+
+def files(worker_class: str) -> dict[str, str]:
+    """The application for a worker class."""
+    return {"mine.py": ASGI if worker_class == "asgi" else WSGI}
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_reloads_recycling_and_scaling_lose_nothing(serve: Serve, worker_class: str) -> None:
+    config = f"worker_class = '{worker_class}'\nworkers = 2\nreload_mode = 'rolling'\nmax_requests = {{}}\n"
+    server = serve("mine:app", "--log-level", "debug", config=config.format(60), files=files(worker_class))
+    server.wait_for_ready(2)
+    with load(server, rate=100) as traffic:
+        server.wait_for_log(r"Worker exiting \(pid: ", count=2)
+        (server.directory / "server.conf.py").write_text(config.format(0))
+        before = server.worker_pids()
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("Reload done")
+        server.wait_for_workers(2, without=before)
+        server.signal(signal.SIGTTIN)
+        server.wait_for_workers(3)
+        server.signal(signal.SIGTTOU)
+        server.wait_for_workers(2)
+        traffic.wait_for(50)
+    assert traffic.failures == []
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("worker_class", CLASSES)
+def test_a_template_and_a_warm_worker_lose_nothing(serve: Serve, worker_class: str) -> None:
+    # The tornado worker counts no requests on the scoreboard, so none of them is chosen.
+    reforks = worker_class != "tornado"
+    arguments = ("-k", worker_class, "-w", "2", "--preload", "--refork", "30")
+    server = serve("mine:app", *arguments, "--log-level", "debug", files=files(worker_class))
+    first = server.wait_for_ready(2)
+    with load(server, rate=200) as traffic:
+        if reforks:
+            server.wait_for_log("New workers are forked from the template")
+        second = server.wait_for_workers(2, without=first if reforks else [])
+        server.signal(signal.SIGHUP)
+        server.wait_for_workers(2, without=second)
+        traffic.wait_for(50)
+    assert traffic.failures == []
+    assert server.stop() == 0
