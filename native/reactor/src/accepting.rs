@@ -66,6 +66,19 @@ impl<A: Application> Server<A> {
         }
     }
 
+    /// Whether connections may wait of which nobody is told any more: among siblings the kernel wakes one
+    /// for each, and that one may be killed or stopped before it gets there.
+    pub(crate) fn seeks_stragglers(&self) -> bool {
+        self.sources.shared && self.closed.is_open() && !self.core.draining
+    }
+
+    /// Accepts what waits, told of it or not.
+    pub(crate) fn accept_stragglers(&mut self) {
+        for listener in 0..self.sources.listeners.len() {
+            self.accept(listener);
+        }
+    }
+
     /// Goes to the end of the listener's line of waiters: the kernel wakes the first exclusive
     /// waiter that sleeps, so without this the same worker would get nearly every connection.
     pub(crate) fn step_back(&self, listener: usize) {

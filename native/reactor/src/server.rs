@@ -73,6 +73,8 @@ pub struct Server<A: Application> {
     pub(crate) connections: Slab<Connection<A>>,
     pub(crate) next_generation: u32,
     pub(crate) closed: Closed,
+    /// When the listeners are looked at although the kernel has said nothing of them.
+    stragglers_ms: u64,
     /// What the kernel said last, and about whom.
     events: Vec<(Token, EventFlags)>,
     /// How far `events` have been dealt with.
@@ -135,6 +137,7 @@ impl<A: Application> Server<A> {
             connections: Slab::new(),
             next_generation: 0,
             closed: Closed::default(),
+            stragglers_ms: 0,
             events: Vec::with_capacity(EVENTS_MAX),
             event: 0,
             rounded: true,
@@ -367,7 +370,8 @@ impl<A: Application> Server<A> {
     }
 
     fn next_look_ms(&self) -> Option<u64> {
-        self.core.wheel.next_ms().into_iter().chain(self.closed.until_ms).min()
+        let stragglers_ms = self.seeks_stragglers().then_some(self.stragglers_ms);
+        self.core.wheel.next_ms().into_iter().chain(self.closed.until_ms).chain(stragglers_ms).min()
     }
 
     fn wait_ms(&self) -> u64 {
@@ -507,6 +511,10 @@ impl<A: Application> Server<A> {
         if self.closed.until_ms.is_some_and(|until| until <= now_ms) {
             self.closed.until_ms = None;
             self.reopen();
+        }
+        if self.seeks_stragglers() && self.stragglers_ms <= now_ms {
+            self.stragglers_ms = now_ms + WAIT_MS_MAX;
+            self.accept_stragglers();
         }
         let mut due = std::mem::take(&mut self.due);
         self.core.wheel.expire(now_ms, &mut due);
