@@ -23,6 +23,17 @@ def test_an_asgi_application_is_recognised(serve: Serve) -> None:
     server.wait_for_log("asgi_routes:app is an ASGI application: using worker asgi")
 
 
+def test_a_class_that_was_asked_for_is_kept(serve: Serve) -> None:
+    server = serve("asgi_routes:app", "-k", "sync", wait=False)
+    assert server.wait_exit() == 4
+    assert "'asgi_routes:app' is an ASGI application and the sync worker serves WSGI" in server.log
+
+
+def test_a_preloaded_application_is_recognised_too(serve: Serve) -> None:
+    server = serve("asgi_routes:app", "--preload", "-w", "2")
+    assert server.get("/tasks").status == 200
+
+
 def test_term_ends_a_thousand_idle_connections_in_a_second(serve: Serve, connect: Connect) -> None:
     server = serve("asgi_routes:app", "--worker-connections", "2000", "--keep-alive", "60")
     server.get("/hello")

@@ -78,7 +78,7 @@ def _check(settings: Settings) -> int:
     load_logger_class(settings)(settings.replace(capture_output=False))
     try:
         application = app.wsgi()
-        if worker_class.INTERFACE is Interface.WSGI and not settings.is_default("worker_class"):
+        if worker_class.INTERFACE is Interface.WSGI and settings.is_given("worker_class"):
             require_wsgi(application, settings.app_uri or "", settings.worker_class_str)
     except AppImportError as error:
         print(f"bicorn: error while loading the application:\n{error}", file=sys.stderr, flush=True)

@@ -134,6 +134,10 @@ class Settings(
             return True
         return bool(self.values[name] == self.declarations()[name].default())
 
+    def is_given(self, name: str) -> bool:
+        """Say if somebody gave a setting a value, be it the default's."""
+        return self.sources[name].layer is not Layer.DEFAULT
+
     def explain(self) -> str:
         """Give every setting with its value and its source, as `--print-config` prints them."""
         names = sorted(self.values)

@@ -177,7 +177,7 @@ class Worker:
                 self.reloader.add_extra_file(file)
             self.wsgi = failed_app(str(error))
         if self.INTERFACE is Interface.WSGI:
-            if self.cfg.is_default("worker_class") and interface_of(self.wsgi) is Interface.ASGI:
+            if not self.cfg.is_given("worker_class") and interface_of(self.wsgi) is Interface.ASGI:
                 self._become_asgi()
             else:
                 require_wsgi(self.wsgi, self.cfg.app_uri or "", self.cfg.worker_class_str)
