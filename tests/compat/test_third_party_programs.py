@@ -49,7 +49,7 @@ def test_an_embedded_server_reloads(serve: Serve) -> None:
     ("options", "words"),
     [
         ('{"workers": "many"}', "Error: workers = 'many' (cfg.set() of the program) is not allowed"),
-        ('{"certfile": "x"}', "asks for TLS, which arrives with a later version"),
+        ('{"certfile": "x"}', "asks for TLS, which only the tornado worker class has"),
     ],
 )
 def test_a_program_that_sets_what_cannot_be_is_told(serve: Serve, options: str, words: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import ssl
+import subprocess
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +84,53 @@ def test_keepalive_0_closes_after_each_answer(start: Start) -> None:
         sock.sendall(GET % b"/")
         assert reader.read_answer().header("Connection") == "close"
         assert reader.read_to_close() == b""
+
+
+# -- TLS -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, signed by itself, and its key."""
+    directory = tmp_path_factory.mktemp("tls")
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    subject = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
+    command = (
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    )
+    subprocess.run([*command, *subject, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
+
+
+def test_tls_is_served(start: Start, certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    config = (
+        f"certfile, keyfile = {str(cert)!r}, {str(key)!r}\n"
+        "def ssl_context(config, default_ssl_context_factory):\n"
+        "    print('hook ssl_context', flush=True)\n"
+        "    return default_ssl_context_factory()\n"
+    )
+    server = start(config=config)
+    assert server.url.startswith("https://")
+    with urllib.request.urlopen(f"{server.url}/", context=ssl.create_default_context(cafile=cert)) as answer:
+        assert json.load(answer)["scheme"] == "https"
+    assert "hook ssl_context" in server.stdout
+
+
+def test_a_certificate_that_is_not_there_is_named(start: Start) -> None:
+    server = start("--certfile", "gone.pem", wait=False)
+    assert server.wait_exit() == 3
+    assert "certfile = 'gone.pem', keyfile = None" in server.log
+    assert "Traceback" not in server.log
 
 
 # -- WSGI ------------------------------------------------------------------------------------------

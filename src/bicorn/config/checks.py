@@ -36,7 +36,7 @@ def _faults(settings: Settings) -> Iterator[str]:
 
 def _absent(settings: Settings, name: str, declaration: Setting[object]) -> Iterator[str]:
     absent = declaration.absent
-    if absent is None or settings.is_default(name):
+    if absent is None or settings.is_default(name) or settings.worker_class in absent.classes:
         return
     if absent.unless is not None and settings.values[absent.unless]:
         return

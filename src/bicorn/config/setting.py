@@ -35,6 +35,8 @@ class Absent:
 
     feature: str
     verdict: str = "which arrives with a later version of Bicorn"
+    classes: frozenset[str] = frozenset()
+    """Names of worker classes that have the feature all the same."""
     unless: str | None = None
     """The name of a switch that, when it is on, makes the setting idle and so acceptable."""
 

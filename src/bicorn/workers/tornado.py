@@ -21,6 +21,7 @@ from tornado.web import Application
 from tornado.wsgi import WSGIContainer
 
 from bicorn.app.interface import Interface, require_wsgi
+from bicorn.net.tls import make_context
 from bicorn.workers.base import Worker
 from bicorn.workers.gateway import ErrorStream
 from bicorn.workers.tornado_server import Observer, Server
@@ -50,6 +51,8 @@ class TornadoWorker(Worker):
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
+        # Here rather than in run(): a certificate that cannot be read is a failure to boot.
+        self.tls = make_context(self.cfg) if self.cfg.is_ssl else None
         if not _is_tornados(self.wsgi):
             assert self.wsgi is not None, "it was just loaded"
             require_wsgi(self.wsgi, self.cfg.app_uri or "", self.cfg.worker_class_str)
@@ -77,6 +80,7 @@ class TornadoWorker(Worker):
         server = Server(
             self._application(),
             no_keep_alive=cfg.keepalive == 0,
+            ssl_options=self.tls,
             max_header_size=cfg.limit_request_head,
             max_body_size=cfg.limit_request_body or NO_LIMIT,
             # Tornado has one bound for an idle connection and for a head that is on its way.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bicorn.config.callables import POST_REQUEST, Hook, hook
+from bicorn.config.options.tls import TLS
 from bicorn.config.setting import Absent, Options, Setting
 
 DIRTY = Absent("the pool of task processes (dirty arbiter)")
@@ -121,7 +122,7 @@ class HookOptions(Options, section="Server Hooks"):
     ssl_context = Setting[Hook](
         default=_ssl_context,
         kind=hook("config", "default_ssl_context_factory"),
-        absent=Absent("TLS"),
+        absent=TLS,
         doc="Called to make the TLS context of a connection. The default returns what the factory makes.",
     )
 

@@ -1,11 +1,15 @@
-"""TLS, which this version does not serve: the settings are known, and refused unless they ask for nothing."""
+"""TLS, which only Tornado's server has in this version: elsewhere these are refused unless they ask for nothing."""
 
 from __future__ import annotations
 
 from bicorn.config.setting import Absent, Options, Setting
 from bicorn.config.values import ANYTHING, CODE_NUMBER, FLAG, optional_text
 
-TLS = Absent("TLS")
+TLS = Absent(
+    "TLS",
+    "which only the tornado worker class has in this version of Bicorn",
+    frozenset({"tornado", "gunicorn.workers.gtornado.TornadoWorker", "bicorn.workers.tornado.TornadoWorker"}),
+)
 
 
 class TLSOptions(Options, section="SSL"):
