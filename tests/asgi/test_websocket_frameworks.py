@@ -7,14 +7,17 @@ import functools
 import json
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import socketio
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection, connect, unix_connect
 from websockets.typing import Subprotocol
 
+from harness.answers import AnswerReader
+from harness.proxy import NGINX, nginx
 from harness.server import Serve, wait_until
 
 #: What a scenario saw, as a value that can be compared.
@@ -123,6 +126,27 @@ def test_an_application_that_breaks(both: Callable[[str], list[int]]) -> None:
             codes.append(ending(client)[0])
     # uvicorn only ends the connection, which is 1006 to the client; RFC 6455 7.4.1 has 1011 for it.
     assert codes == [1011, 1006]
+
+
+# -- nginx -----------------------------------------------------------------------------------------
+
+
+def test_through_nginx_as_the_guide_has_it(serve_module: Serve) -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "websockets-behind-nginx.md").read_text()
+    settings = [
+        line.strip() for line in NGINX.splitlines() if "proxy_set_header" in line or "$connection_upgrade" in line
+    ]
+    assert len(settings) == 6 and all(line.replace("{{", "{") in guide for line in settings)
+    server = serve_module("websocket_fastapi:app", "-k", "asgi")
+    with nginx(f"127.0.0.1:{server.port}") as proxy:
+        path = proxy.address.removeprefix("unix:")
+        for _ in range(2):
+            with unix_connect(path, "ws://h.example/double", open_timeout=DEADLINE_S) as client:
+                client.send("[1, 2]")
+                assert [client.recv(DEADLINE_S), client.recv(DEADLINE_S)] == ["[2,4]", b"\1\2\1\2"]
+        with server.connect(proxy.address) as sock:
+            sock.sendall(b"GET /left HTTP/1.1\r\nHost: h.example\r\nConnection: close\r\n\r\n")
+            assert AnswerReader(sock).read_answer().body == b"[]"
 
 
 # -- Django and channels ---------------------------------------------------------------------------

@@ -19,7 +19,8 @@ import pytest
 
 from harness.server import DEADLINE_S, wait_until
 
-#: One process, which stays in the foreground; `upstream` is the server, keep-alive as its documentation wants it.
+#: One process, which stays in the foreground; `upstream` is the server, keep-alive as its documentation wants it,
+#: and WebSockets as docs/how-to/websockets-behind-nginx.md has them.
 NGINX = """
 daemon off;
 master_process off;
@@ -33,6 +34,10 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
+    map $http_upgrade $connection_upgrade {{
+        default upgrade;
+        ''      "";
+    }}
     upstream app {{
         server {upstream};
         keepalive 16;
@@ -42,8 +47,11 @@ http {{
         location / {{
             proxy_pass http://app;
             proxy_http_version 1.1;
-            proxy_set_header Connection "";
             proxy_set_header Host $host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
         }}
     }}
 }}
