@@ -361,7 +361,12 @@ async def buffers(scope: Message, receive: Receive, send: Send) -> None:
 async def slow_reader(scope: Message, receive: Receive, send: Send) -> None:
     """Read nothing until /release, then everything; show how much."""
     await gate().wait()
-    await answer(send, len(await read(receive)))
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await answer(send, size)
 
 
 async def memory(scope: Message, receive: Receive, send: Send) -> None:
