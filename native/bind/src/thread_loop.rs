@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bicorn_reactor::clock::{HttpDate, monotonic_ns};
 use bicorn_reactor::timer::Token;
-use bicorn_reactor::{Crew, Gate, Job, Notice, Order, Orders, Outbox, Unattached, Watch};
-use pyo3::exceptions::PyValueError;
+use bicorn_reactor::{Crew, Gate, Job, Notice, Order, Orders, Outbox, Task, Unattached, Watch};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -23,7 +23,7 @@ use crate::front::Front;
 use crate::options::{Listener, Options, Parts, Site};
 use crate::scoreboard::Slot;
 use crate::sync_loop::Ended;
-use crate::wsgi::{Wsgi, push_error};
+use crate::wsgi::{Wsgi, name, push_error};
 
 /// How often the main thread looks at its threads, and shows that the worker lives.
 const LOOK: Duration = Duration::from_millis(500);
@@ -58,10 +58,13 @@ impl Post {
         doing.socket.clone_from(&job.socket);
         doing.late = false;
         doing.request.clear();
-        let request = &job.request;
-        doing.request.extend_from_slice(request.head.method.of(&request.bytes));
+        let (method, target) = name(job);
+        doing.request.extend_from_slice(method);
         doing.request.push(b' ');
-        doing.request.extend_from_slice(request.head.target.of(&request.bytes));
+        doing.request.extend_from_slice(target);
+        if job.task != Task::Call {
+            self.gate.pass(); // Its answer has begun.
+        }
         job.gate = Some(Arc::clone(&self.gate));
         self.entered_ns.store(monotonic_ns(), SeqCst);
     }
@@ -84,6 +87,18 @@ struct Late {
     socket: Option<Arc<OwnedFd>>,
 }
 
+/// A thread that is lost to a bug of ours takes its job with it: the worker ends, and another takes its place.
+struct Unwound<'a>(&'a ThreadLoop);
+
+impl Drop for Unwound<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.bugged.store(true, SeqCst);
+            self.0.crew.end();
+        }
+    }
+}
+
 /// The loop of one worker with threads.
 #[pyclass(frozen, module = "bicorn._core")]
 pub struct ThreadLoop {
@@ -95,6 +110,8 @@ pub struct ThreadLoop {
     timeout: Duration,
     /// Signal handlers may be due on the main thread.
     signalled: AtomicBool,
+    /// A thread has panicked.
+    bugged: AtomicBool,
 }
 
 #[pymethods]
@@ -128,11 +145,13 @@ impl ThreadLoop {
             posts: (0..threads).map(|_| Post::default()).collect(),
             timeout: Duration::from_secs_f64(timeout),
             signalled: AtomicBool::new(false),
+            bugged: AtomicBool::new(false),
         })
     }
 
     /// Serves in the calling thread, the one with this number, until the loop has ended.
     fn work(&self, py: Python<'_>, thread: usize) -> PyResult<()> {
+        let _guard = Unwound(self);
         let post = self.posts.get(thread).ok_or_else(|| PyValueError::new_err("no such thread"))?;
         let run = |job: &mut Job<Front>, _: &mut Unattached| {
             post.begin(job);
@@ -162,6 +181,9 @@ impl ThreadLoop {
                 break;
             }
             self.look_for_late_requests(py);
+        }
+        if self.bugged.load(SeqCst) {
+            return Err(PyRuntimeError::new_err("a bug in Bicorn: a thread of this worker has panicked"));
         }
         match self.wsgi.fatal().take() {
             Some(error) => Err(error),

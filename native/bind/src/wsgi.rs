@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bicorn_reactor::clock::{HttpDate, monotonic_ns};
 use bicorn_reactor::scoreboard::Slot as Row;
-use bicorn_reactor::{Handler, Job, Left, Order, Orders, Outbox, Outcome};
+use bicorn_reactor::{Handler, Job, Left, Order, Orders, Outbox, Outcome, Task};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyStopIteration, PySystemExit};
 use pyo3::ffi;
 use pyo3::intern;
@@ -426,7 +426,9 @@ impl Handler<Front> for Wsgi {
                 open.context.exit(py);
                 open.exchange(py).borrow_mut().leave();
                 self.slot().request_paused();
-                job.stream = Some(Stream { open, iterator, result, name: name(job) });
+                let (method, target) = name(job);
+                let name = (method.to_vec(), target.to_vec());
+                job.stream = Some(Stream { open, iterator, result, name });
                 job.outbox = outbox;
                 return Outcome::More;
             }
@@ -478,8 +480,12 @@ impl Handler<Front> for Wsgi {
     }
 }
 
-/// Method and target of a job's request.
-fn name(job: &Job<Front>) -> (Vec<u8>, Vec<u8>) {
+/// Method and target of the request that a job belongs to; empty where there is nothing to name.
+pub fn name(job: &Job<Front>) -> (&[u8], &[u8]) {
     let request = &job.request;
-    (request.head.method.of(&request.bytes).to_vec(), request.head.target.of(&request.bytes).to_vec())
+    match (job.task, &job.stream) {
+        (Task::Call, _) => (request.head.method.of(&request.bytes), request.head.target.of(&request.bytes)),
+        (_, Some(stream)) => (&stream.name.0, &stream.name.1),
+        (_, None) => (b"", b""),
+    }
 }

@@ -131,6 +131,7 @@ fn begin<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, inp
             Ok(input.len())
         }
         Err(refusal) => {
+            *head = Head::default(); // What was parsed of it points to bytes that are not kept.
             core.keep_job(job);
             Err(refuse(connection, core, &refusal))
         }
