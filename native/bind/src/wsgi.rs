@@ -8,7 +8,6 @@
 //!            worker may be in here too.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bicorn_reactor::clock::{HttpDate, monotonic_ns};
@@ -55,7 +54,7 @@ pub struct WsgiSetup {
     /// The value of the Server field.
     pub server: Vec<u8>,
     /// Bounds of `write()`.
-    pub write_rules: WriteRules,
+    pub write_rules: Arc<WriteRules>,
     /// What the loop is told.
     pub orders: Arc<Orders>,
 }
@@ -155,7 +154,7 @@ impl Wsgi {
         }
         let handles = match self.handles.take() {
             Some(handles) => handles,
-            None => Handles::new(py, &self.setup.server, self.setup.write_rules)?,
+            None => Handles::new(py, &self.setup.server, &self.setup.write_rules)?,
         };
         {
             let mut exchange = handles.exchange.bind(py).borrow_mut();
@@ -307,7 +306,7 @@ impl Wsgi {
     fn leave(&self, py: Python<'_>, open: Open, job: &mut Job<Front>) {
         let left_ns = monotonic_ns();
         let mut exchange = open.exchange(py).borrow_mut();
-        exchange.leave();
+        job.outbox = exchange.leave();
         job.sent += exchange.take_sent_early();
         let status = exchange.response.status;
         job.left = Some(Left { entered_ns: open.entered_ns, left_ns, status });
@@ -415,21 +414,17 @@ impl Handler<Front> for Wsgi {
             Ok(open) => open,
             Err(why) => return self.unopened(py, job, why),
         };
-        // The exchange points to it: it must not be reachable through the job meanwhile.
-        let mut outbox = std::mem::take(&mut job.outbox);
-        let socket = job.socket.as_deref().expect("a job that calls has its socket");
-        open.exchange(py).borrow_mut().enter(&mut outbox, socket.as_fd(), job.gate.clone());
+        enter(open.exchange(py), job);
         open.context.enter(py);
         let given = self.run(py, &mut open);
         let outcome = match given {
             Ok(Given::Part(iterator, result)) => {
                 open.context.exit(py);
-                open.exchange(py).borrow_mut().leave();
+                job.outbox = open.exchange(py).borrow_mut().leave();
                 self.slot().request_paused();
                 let (method, target) = name(job);
                 let name = (method.to_vec(), target.to_vec());
                 job.stream = Some(Stream { open, iterator, result, name });
-                job.outbox = outbox;
                 return Outcome::More;
             }
             Ok(Given::All(outcome)) => outcome,
@@ -437,7 +432,6 @@ impl Handler<Front> for Wsgi {
         };
         open.context.exit(py);
         self.leave(py, open, job);
-        job.outbox = outbox;
         outcome
     }
 
@@ -445,17 +439,14 @@ impl Handler<Front> for Wsgi {
         let py = self.py();
         let Some(stream) = job.stream.take() else { return Outcome::Aborted { reset: false } };
         self.slot().request_resumed(monotonic_ns(), &stream.name.0, &stream.name.1);
-        let mut outbox = std::mem::take(&mut job.outbox);
-        let socket = job.socket.as_deref().expect("a job that pulls has its socket");
-        stream.open.exchange(py).borrow_mut().enter(&mut outbox, socket.as_fd(), job.gate.clone());
+        enter(stream.open.exchange(py), job);
         stream.open.context.enter(py);
         let outcome = match step(stream.open.exchange(py), stream.iterator.bind(py)) {
             Ok(Step::More) => {
                 stream.open.context.exit(py);
-                stream.open.exchange(py).borrow_mut().leave();
+                job.outbox = stream.open.exchange(py).borrow_mut().leave();
                 self.slot().request_paused();
                 job.stream = Some(stream);
-                job.outbox = outbox;
                 return Outcome::More;
             }
             Ok(Step::End(end)) => self.ended(py, &stream.open, end),
@@ -466,7 +457,6 @@ impl Handler<Front> for Wsgi {
         self.close(py, result.bind(py));
         open.context.exit(py);
         self.leave(py, open, job);
-        job.outbox = outbox;
         outcome
     }
 
@@ -478,6 +468,14 @@ impl Handler<Front> for Wsgi {
         open.context.exit(py);
         self.leave(py, open, job);
     }
+}
+
+/// The application may write: its exchange has the job's outbox meanwhile.
+#[inline]
+fn enter(exchange: &Bound<'_, Exchange>, job: &mut Job<Front>) {
+    let outbox = std::mem::take(&mut job.outbox);
+    let socket = job.socket.clone().expect("only a job that abandons has no socket");
+    exchange.borrow_mut().enter(outbox, socket, job.gate.clone());
 }
 
 /// Method and target of the request that a job belongs to; empty where there is nothing to name.

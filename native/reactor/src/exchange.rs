@@ -155,7 +155,7 @@ fn begin_complete<A: Application>(
         Framing::Length(length) if length <= rest.len() as u64 && allowed(core, length) => {
             let length = length as usize;
             if length > 0 {
-                job.request.body = RequestBody::Memory(rest[..length].to_vec());
+                job.request.body = core.spool.hold(&rest[..length]);
             }
             issue(connection, core, job);
             Ok(used + length)

@@ -18,7 +18,7 @@ use slab::Slab;
 
 use crate::accepting::Closed;
 use crate::application::{Application, Next, Waiter};
-use crate::connection::{Connection, Stage};
+use crate::connection::{Connection, Stage, Then};
 use crate::core::{Core, Verdict};
 use crate::exchange;
 use crate::handover::Handover;
@@ -86,6 +86,8 @@ pub struct Server<A: Application> {
     stopped: bool,
     /// Connections with a request that a sibling may run sooner, while every thread is busy.
     pub(crate) offered: Vec<Token>,
+    /// Jobs that have left and are not back.
+    out: usize,
     /// Connections that are not waited for at the end.
     written_off: usize,
     answered: u64,
@@ -105,6 +107,11 @@ pub(crate) fn special(key: u32) -> EventData {
 fn token_of(event: &Event) -> Token {
     let data = event.data.u64();
     Token { key: data as u32, generation: (data >> 32) as u32 }
+}
+
+/// Whether both directions of a connection are gone.
+fn has_hung_up(flags: EventFlags) -> bool {
+    flags.intersects(EventFlags::HUP | EventFlags::ERR)
 }
 
 /// Waits, and keeps what came of it in a form that may change threads.
@@ -145,6 +152,7 @@ impl<A: Application> Server<A> {
             signalled: false,
             stopped: false,
             offered: Vec::new(),
+            out: 0,
             written_off: 0,
             answered: 0,
             due: Vec::new(),
@@ -245,35 +253,38 @@ impl<A: Application> Server<A> {
     /// The next job, with its request named on the scoreboard.
     #[inline]
     fn depart(&mut self) -> Option<Box<Job<A>>> {
-        let mut job = self.core.ready.pop_front()?;
-        let connection = self.connections.get(job.token.key as usize);
-        let gone = connection.is_some_and(|connection| connection.gone);
-        match job.task {
-            // A client that has gone would never see the answer: nothing is computed for it.
-            Task::Call if gone => {
+        loop {
+            let mut job = self.core.ready.pop_front()?;
+            if job.task != Task::Abandon && self.is_gone(job.token) {
                 self.close(job.token);
-                self.core.keep_job(job);
-                return None;
-            }
-            Task::Pull if gone => {
-                self.close(job.token);
+                if job.task == Task::Call {
+                    // A client that has gone would never see the answer: nothing is computed for it.
+                    self.core.keep_job(job);
+                    continue;
+                }
                 job.task = Task::Abandon;
             }
-            Task::Call => {
+            let slot = self.core.app.slot();
+            if job.task == Task::Call {
                 let Job { request, .. } = &*job;
                 let (method, target) =
                     (request.head.method.of(&request.bytes), request.head.target.of(&request.bytes));
-                self.core.app.slot().request_entered(self.core.clock.now_ns(), method, target);
+                slot.request_entered(self.core.clock.now_ns(), method, target);
             }
-            Task::Pull | Task::Abandon => {}
+            slot.job_left();
+            self.out += 1;
+            return Some(job);
         }
-        self.core.app.slot().job_left();
-        Some(job)
+    }
+
+    fn is_gone(&self, token: Token) -> bool {
+        self.connections.get(token.key as usize).is_some_and(|connection| connection.gone)
     }
 
     /// Takes a job back that has run.
     #[inline]
     pub fn complete(&mut self, mut job: Box<Job<A>>) {
+        self.out -= 1;
         let slot = self.core.app.slot();
         slot.job_came_back();
         slot.sent(job.sent);
@@ -293,6 +304,14 @@ impl<A: Application> Server<A> {
             && let Some(connection) = self.connections.get_mut(token.key as usize)
             && connection.token == token
         {
+            if std::mem::take(&mut connection.written_off) {
+                // It came back after all, too late for another request on this connection.
+                self.written_off -= 1;
+                connection.gone = false;
+                if matches!(job.fate, Fate::Answered(Then::KeepAlive)) {
+                    job.fate = Fate::Answered(Then::Linger);
+                }
+            }
             let verdict = exchange::complete(connection, &mut self.core, &mut job);
             let gone = connection.gone && matches!(connection.stage, Stage::Responding(_));
             self.settle(token, if gone { Verdict::Close } else { verdict });
@@ -306,8 +325,9 @@ impl<A: Application> Server<A> {
 
     /// Whether the drain is over, or the loop was stopped.
     pub fn is_over(&self) -> bool {
-        let over = self.stopped || self.core.draining && self.connections.len() == self.written_off;
-        over && self.core.ready.is_empty()
+        // A job that is out may be the close() of an answer whose connection is gone.
+        let served = self.connections.len() == self.written_off && self.out <= self.written_off;
+        (self.stopped || self.core.draining && served) && self.core.ready.is_empty()
     }
 
     /// The end of the loop does not wait for this connection: its job may never come back.
@@ -399,12 +419,14 @@ impl<A: Application> Server<A> {
             connection.readable = true;
         }
         let verdict = match connection.stage {
-            Stage::Idle if self.closed.busy => return self.offer(token),
+            Stage::Idle if self.closed.busy && connection.readable && !has_hung_up(flags) => {
+                return self.offer(token);
+            }
             Stage::Serving(_) => {
-                connection.gone |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
+                connection.gone |= has_hung_up(flags);
                 return;
             }
-            Stage::Responding(_) if flags.intersects(EventFlags::HUP | EventFlags::ERR) => Verdict::Close,
+            Stage::Responding(_) if has_hung_up(flags) => Verdict::Close,
             Stage::Responding(_) if flags.contains(EventFlags::OUT) => {
                 exchange::resume(connection, &mut self.core)
             }
@@ -464,7 +486,7 @@ impl<A: Application> Server<A> {
     fn dispatch_source(&mut self, key: u32) {
         match key {
             HANDOVER => {
-                if self.closed.is_open() && self.take_over() {
+                if self.closed.is_open() && self.take_over() && !self.close_if_full() {
                     self.queue_again();
                 }
             }

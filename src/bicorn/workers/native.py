@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
 from typing import Any, ClassVar, Final, Protocol
@@ -97,6 +98,10 @@ class NativeWorker(Worker):
         """Give the number of requests that can run at once, for siblings that hand connections over."""
         return 1
 
+    def waiter(self) -> Callable[[int, float], bool] | None:
+        """Give what waits until a descriptor is writable, at most so many seconds; None to block the thread."""
+        return None
+
     def site(self) -> dict[str, Any]:
         """Give the arguments that the constructors of all loops share."""
         return {
@@ -136,6 +141,7 @@ class NativeWorker(Worker):
             "capacity": self.capacity(),
             "ready_state": int(SlotState.READY),
             "handover_fds": self.handover if self.HANDS_OVER else None,
+            "wait_writable": self.waiter(),
             "server": cfg.server_header,
             "shared_listeners": cfg.workers > 1,
         }
