@@ -293,7 +293,7 @@ _OPERATION_WORKS: Final = (
         "gc",
         "Tail latency of a Django page, with garbage collection outside of requests",
         "bench.apps.django_site:app",
-        (Entrant("bicorn"), Entrant("bicorn", condition="gc", options=("--gc-out-of-band",))),
+        (Entrant("bicorn"), Entrant("bicorn", condition="gc", options=("--gc-out-of-band", "100"))),
         None,
         PacedLoad(clients=8, interval_ms=50),
         seconds_min=4,

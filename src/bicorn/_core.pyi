@@ -9,6 +9,7 @@ from typing_extensions import Self
 __all__ = [
     "AccessLog",
     "AsgiServer",
+    "Deadline",
     "EmptyInput",
     "FileWrapper",
     "GreenJob",
@@ -107,6 +108,21 @@ class AsgiServer:
     def running(self) -> int: ...
 
 @final
+class Deadline:
+    """`bicorn.deadline`: when the request that the calling thread runs has to be done."""
+
+    def __new__(cls) -> Self: ...
+    @property
+    def at(self) -> float | None:
+        """When `timeout` is over for it, in seconds of time.monotonic(); None if it never is."""
+
+    def remaining(self) -> float | None:
+        """Give the seconds that are left, less than 0 if it is too late; None if there is no end."""
+
+    def extend(self, seconds: float) -> None:
+        """Move the deadline that much further away."""
+
+@final
 class EmptyInput:
     """`wsgi.input` of a request without a body."""
 
@@ -202,6 +218,7 @@ class SyncLoop:
         slot: Slot | None,
         listeners: Sequence[Mapping[str, Any]],  # Any: fd: int, template: dict (an environ), nameless: bool.
         options: Mapping[str, Any],  # Any: values of settings.
+        timeout: float,
         access: AccessLog | None = None,
         wake_fd: int | None = None,
         lifeline_fd: int | None = None,

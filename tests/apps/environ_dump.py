@@ -24,7 +24,8 @@ def _shown(key: str, value: Any) -> list[Any]:
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Dump the environ; of the body its bytes as Latin-1."""
-    dump = {key: _shown(key, value) for key, value in environ.items()}
+    # Bicorn's own keys have its name in front, so they cannot be taken for anybody else's.
+    dump = {key: _shown(key, value) for key, value in environ.items() if not key.startswith("bicorn.")}
     dump["(body)"] = ["str", environ["wsgi.input"].read().decode("latin-1")]
     dump["(type)"] = [type(environ).__name__]
     text = json.dumps(dump)

@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::string::PyStringData;
 use pyo3::types::{PyDict, PyString};
 
+use crate::lineage::Birthplace;
 use crate::response::Response;
 
 /// Lines beyond this are written at once, by the loop itself, which waits for the writer if it must:
@@ -255,6 +256,7 @@ pub struct AccessLog {
     writer: Mutex<Option<JoinHandle<()>>>,
     scratch: Mutex<Scratch>,
     pid: String,
+    birthplace: Birthplace,
     user_of: Py<PyAny>,
     now: Py<PyAny>,
 }
@@ -303,6 +305,7 @@ impl AccessLog {
             writer: Mutex::new(Some(writer)),
             scratch: Mutex::default(),
             pid: format!("<{}>", std::process::id()),
+            birthplace: Birthplace::here(),
             user_of,
             now,
         })
@@ -326,6 +329,9 @@ impl AccessLog {
 
     /// Writes the rest and ends the writer thread; the log takes no more lines.
     fn close(&self) {
+        if !self.birthplace.is_here() {
+            return; // The lines are the worker's, and so is the thread.
+        }
         self.shared.lock().closing = true;
         self.shared.gathered.notify_one();
         if let Some(writer) = locked(&self.writer).take() {

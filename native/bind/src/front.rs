@@ -4,14 +4,16 @@
 //! Never      calls the application; takes the interpreter lock only to write a log line.
 
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use bicorn_reactor::clock::HttpDate;
 use bicorn_reactor::scoreboard::Slot as Row;
-use bicorn_reactor::{Application, Incident, Outbox};
-use bicorn_wire::{Origin, Refusal};
+use bicorn_reactor::{Application, Arrival, Incident, Outbox};
+use bicorn_wire::{Origin, Refusal, RefusalKind};
 use pyo3::prelude::*;
 
+use crate::arrival::arrival;
 use crate::chunk::Chunk;
 use crate::peer::Peer;
 use crate::trust::AllowList;
@@ -69,13 +71,19 @@ impl Application for Front {
 
     fn refuse(&mut self, refusal: &Refusal, peer: &mut Box<Peer>, outbox: &mut Outbox<Chunk>) {
         push_error(outbox, refusal.status, self.wsgi.server(), self.date.now(), true);
-        Python::attach(|py| {
-            self.wsgi.report(
-                py,
-                "request_refused",
-                (peer.address_text(), refusal.status, refusal.to_string()),
-            );
+        Python::attach(|py| match refusal.kind {
+            RefusalKind::WaitedTooLong | RefusalKind::TooManyAtOnce => {
+                self.wsgi.report(py, "request_turned_away", (peer.address_text(), refusal.kind.text()));
+            }
+            _ => {
+                let told = (peer.address_text(), refusal.status, refusal.to_string());
+                self.wsgi.report(py, "request_refused", told);
+            }
         });
+    }
+
+    fn arrival(&self, socket: BorrowedFd<'_>) -> Arrival {
+        arrival(socket)
     }
 
     fn incident(&mut self, incident: Incident) {

@@ -11,6 +11,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::access::AccessLog;
+use crate::deadline::{Patience, watch_thread};
 use crate::front::Front;
 use crate::options::{Listener, Options, Parts, Site};
 use crate::scoreboard::Slot;
@@ -64,6 +65,7 @@ impl GreenLoop {
         let Parts { server, wsgi, orders } = site.build(py)?;
         let descriptor = server.set().as_raw_fd();
         let crew = Crew::new(server, Arc::clone(&orders), 1).map_err(Ended::from)?;
+        watch_thread(Patience::Endless);
         Ok(Self { shared: Arc::new(Shared { crew, wsgi, orders }), descriptor })
     }
 

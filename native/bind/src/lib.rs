@@ -7,18 +7,21 @@
 use pyo3::prelude::*;
 
 mod access;
+mod arrival;
 mod asgi;
 mod attached;
 mod body;
 mod callable;
 mod chunk;
 mod context;
+mod deadline;
 mod environ;
 mod exchange;
 mod file_wrapper;
 mod front;
 mod green_loop;
 mod input;
+mod lineage;
 mod names;
 mod options;
 mod peer;
@@ -38,6 +41,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<access::AccessLog>()?;
     module.add_class::<asgi::server::AsgiServer>()?;
+    module.add_class::<deadline::Deadline>()?;
     module.add_class::<file_wrapper::FileWrapper>()?;
     module.add_class::<green_loop::GreenLoop>()?;
     module.add_class::<green_loop::GreenJob>()?;

@@ -111,7 +111,8 @@ impl Slot {
     }
 
     fn beat(&self) {
-        self.row().beat(monotonic_ns());
+        // A deadline that was extended is a sign of life in the future: this one does not take it back.
+        self.row().heartbeat_ns.fetch_max(monotonic_ns(), Relaxed);
     }
 
     #[getter]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bicorn_reactor::{Crew, Order, Orders, Unattached, Watch};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
@@ -11,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::access::AccessLog;
 use crate::attached::Attached;
+use crate::deadline::{Patience, watch_thread};
 use crate::front::Front;
 use crate::options::{Listener, Options, Parts, Site};
 use crate::scoreboard::Slot;
@@ -56,13 +58,10 @@ impl Watchman {
                     .map(|patience| Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) });
                 // Whatever keeps it from waiting or holding the loop, the main thread meets as well.
                 let rung = poll(&mut [PollFd::new(watch.bell(), PollFlags::IN)], patience.as_ref());
-                if rung.is_err_and(|errno| errno != Errno::INTR) {
+                if rung.is_err_and(|errno| errno != Errno::INTR)
+                    || watch.turn(&mut Unattached::default()).is_err()
+                {
                     return;
-                }
-                match watch.turn(&mut Unattached::default()) {
-                    Ok(true) => crew.pass_signal_on(),
-                    Ok(false) => {}
-                    Err(_) => return,
                 }
             }
         };
@@ -76,12 +75,14 @@ pub struct SyncLoop {
     crew: Arc<Crew<Front>>,
     wsgi: Arc<Wsgi>,
     orders: Arc<Orders>,
+    /// How long a request may take before the arbiter ends the worker; 0 for as long as it likes.
+    timeout: Duration,
 }
 
 #[pymethods]
 impl SyncLoop {
     #[new]
-    #[pyo3(signature = (app, worker, slot, listeners, options, access=None, wake_fd=None, lifeline_fd=None))]
+    #[pyo3(signature = (app, worker, slot, listeners, options, timeout, access=None, wake_fd=None, lifeline_fd=None))]
     #[allow(clippy::too_many_arguments, reason = "the keyword arguments of a Python constructor")]
     fn new(
         py: Python<'_>,
@@ -90,6 +91,7 @@ impl SyncLoop {
         slot: PyRef<'_, Slot>,
         listeners: Vec<Listener>,
         options: Options,
+        timeout: f64,
         access: Option<Py<AccessLog>>,
         wake_fd: Option<i32>,
         lifeline_fd: Option<i32>,
@@ -98,7 +100,7 @@ impl SyncLoop {
         let site = Site { app, worker, slot, listeners, options, access, wake_fd, lifeline_fd };
         let Parts { server, wsgi, orders } = site.build(py)?;
         let crew = Crew::new(server, Arc::clone(&orders), 1).map_err(Ended::from)?;
-        Ok(Self { crew: Arc::new(crew), wsgi, orders })
+        Ok(Self { crew: Arc::new(crew), wsgi, orders, timeout: Duration::from_secs_f64(timeout) })
     }
 
     /// Serves until drained or stopped; raises what ended it otherwise.
@@ -108,6 +110,7 @@ impl SyncLoop {
         }
         let mut waiter = Attached(py);
         let watchman = if self.crew.hands_over() { Some(Watchman::start(&self.crew)?) } else { None };
+        watch_thread(Patience::Heartbeat(self.wsgi.shared_slot(), self.timeout));
         let slot = self.wsgi.slot();
         let result = self.crew.work(
             0,
@@ -117,6 +120,7 @@ impl SyncLoop {
                 if let Some(left) = job.left {
                     // A round of the loop may hold hundreds of calls: each of them proves life.
                     slot.beat(left.left_ns);
+                    self.wsgi.collect_if_due(|| true);
                 }
             },
             |_| self.look_around(py),

@@ -10,29 +10,38 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bicorn_reactor::clock::{HttpDate, monotonic_ns};
+use bicorn_reactor::crew::TICK;
 use bicorn_reactor::timer::Token;
-use bicorn_reactor::{Crew, Gate, Job, Notice, Order, Orders, Outbox, Task, Unattached, Watch};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use bicorn_reactor::{Crew, Gate, Job, Notice, Order, Orders, Outbox, Unattached, Waiter, Watch};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::access::AccessLog;
 use crate::chunk::Chunk;
+use crate::deadline::{Due, Patience, watch_thread};
 use crate::front::Front;
 use crate::options::{Listener, Options, Parts, Site};
 use crate::scoreboard::Slot;
 use crate::sync_loop::Ended;
-use crate::wsgi::{Wsgi, name, push_error};
+use crate::wsgi::{Wsgi, push_error};
 
 /// How often the main thread looks at its threads, and shows that the worker lives.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How long a worker that was told to stop now waits for `close()` of the answers that it breaks off.
+const CLOSING_NS_MAX: u64 = 1_000_000_000;
 
 /// What one thread is doing.
 #[derive(Default)]
 struct Post {
     /// When the request entered that it runs; 0 while it runs none.
     entered_ns: AtomicU64,
+    /// When it has to be done.
+    due: Arc<Due>,
+    /// Its thread is there.
+    at_work: AtomicBool,
     gate: Arc<Gate>,
     doing: Mutex<Doing>,
 }
@@ -47,32 +56,38 @@ struct Doing {
 }
 
 impl Post {
+    fn is_late(&self, now_ns: u64) -> bool {
+        let due_ns = self.due.0.load(SeqCst);
+        // A connection that the application has taken over (a WebSocket) lives as long as its two ends like.
+        due_ns != 0 && now_ns > due_ns && !self.gate.is_taken()
+    }
+
     fn doing(&self) -> MutexGuard<'_, Doing> {
         self.doing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self, job: &mut Job<Front>) {
+    fn begin(&self, job: &mut Job<Front>, timeout: Duration) {
         let mut doing = self.doing();
         self.gate.reset();
         doing.token = Some(job.token);
         doing.socket.clone_from(&job.socket);
         doing.late = false;
         doing.request.clear();
-        let (method, target) = name(job);
-        doing.request.extend_from_slice(method);
+        let request = &job.request;
+        doing.request.extend_from_slice(request.head.method.of(&request.bytes));
         doing.request.push(b' ');
-        doing.request.extend_from_slice(target);
-        if job.task != Task::Call {
-            self.gate.pass(); // Its answer has begun.
-        }
+        doing.request.extend_from_slice(request.head.target.of(&request.bytes));
         job.gate = Some(Arc::clone(&self.gate));
-        self.entered_ns.store(monotonic_ns(), SeqCst);
+        let now_ns = monotonic_ns();
+        self.entered_ns.store(now_ns, SeqCst);
+        self.due.0.store(if timeout.is_zero() { 0 } else { now_ns + timeout.as_nanos() as u64 }, SeqCst);
     }
 
     fn end(&self, job: &mut Job<Front>) {
         let mut doing = self.doing();
         doing.late = false;
         self.entered_ns.store(0, SeqCst);
+        self.due.0.store(0, SeqCst);
         doing.socket = None;
         job.gate = None;
     }
@@ -87,18 +102,6 @@ struct Late {
     socket: Option<Arc<OwnedFd>>,
 }
 
-/// A thread that is lost to a bug of ours takes its job with it: the worker ends, and another takes its place.
-struct Unwound<'a>(&'a ThreadLoop);
-
-impl Drop for Unwound<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.bugged.store(true, SeqCst);
-            self.0.crew.end();
-        }
-    }
-}
-
 /// The loop of one worker with threads.
 #[pyclass(frozen, module = "bicorn._core")]
 pub struct ThreadLoop {
@@ -110,8 +113,8 @@ pub struct ThreadLoop {
     timeout: Duration,
     /// Signal handlers may be due on the main thread.
     signalled: AtomicBool,
-    /// A thread has panicked.
-    bugged: AtomicBool,
+    /// When it was told to end at once; 0 before.
+    stopped_ns: AtomicU64,
 }
 
 #[pymethods]
@@ -145,18 +148,23 @@ impl ThreadLoop {
             posts: (0..threads).map(|_| Post::default()).collect(),
             timeout: Duration::from_secs_f64(timeout),
             signalled: AtomicBool::new(false),
-            bugged: AtomicBool::new(false),
+            stopped_ns: AtomicU64::new(0),
         })
     }
 
     /// Serves in the calling thread, the one with this number, until the loop has ended.
     fn work(&self, py: Python<'_>, thread: usize) -> PyResult<()> {
-        let _guard = Unwound(self);
         let post = self.posts.get(thread).ok_or_else(|| PyValueError::new_err("no such thread"))?;
+        post.at_work.store(true, SeqCst);
         let run = |job: &mut Job<Front>, _: &mut Unattached| {
-            post.begin(job);
-            Python::attach(|_| job.run(&*self.wsgi));
-            post.end(job);
+            post.begin(job, self.timeout);
+            Python::attach(|_| {
+                job.run(&*self.wsgi);
+                post.end(job);
+                if job.left.is_some() {
+                    self.wsgi.collect_if_due(|| self.is_idle());
+                }
+            });
         };
         let look = |notice| {
             if notice == Notice::Signal {
@@ -165,25 +173,25 @@ impl ThreadLoop {
             }
             Ok::<(), Errno>(())
         };
-        py.detach(|| self.crew.work(thread, &mut Unattached::default(), run, look)).map_err(Ended::from)?;
-        Ok(())
+        watch_thread(Patience::Watch(Arc::clone(&post.due)));
+        let result = py.detach(|| self.crew.work(thread, &mut Unattached::default(), run, look));
+        post.at_work.store(false, SeqCst);
+        Ok(result.map_err(Ended::from)?)
     }
 
     /// Watches in the main thread until the loop has ended; raises what ended it early.
     fn watch(&self, py: Python<'_>) -> PyResult<()> {
         let mut watch = Watch::new(&self.crew);
-        let mut looked_ns = 0;
+        let mut lookout = Lookout { threads: self, looked_ns: 0, seen_late: false };
         while !self.crew.has_ended() {
-            py.detach(|| self.watch_until_due(&mut watch, &mut looked_ns)).map_err(Ended::from)?;
+            py.detach(|| self.watch_until_due(&mut watch, &mut lookout)).map_err(Ended::from)?;
             if let Err(error) = py.check_signals() {
                 *self.wsgi.fatal() = Some(error);
-                self.orders.give(Order::Stop);
+                self.stop();
+                py.detach(|| self.let_answers_close(&mut watch)).map_err(Ended::from)?;
                 break;
             }
             self.look_for_late_requests(py);
-        }
-        if self.bugged.load(SeqCst) {
-            return Err(PyRuntimeError::new_err("a bug in Bicorn: a thread of this worker has panicked"));
         }
         match self.wsgi.fatal().take() {
             Some(error) => Err(error),
@@ -203,13 +211,56 @@ impl ThreadLoop {
 
     /// End at once. Safe in a signal handler.
     fn stop(&self) {
+        let _ = self.stopped_ns.compare_exchange(0, monotonic_ns(), SeqCst, SeqCst);
         self.orders.give(Order::Stop);
+    }
+}
+
+/// The main thread, which may hold the loop for as long as all others are busy, and looks at them meanwhile.
+struct Lookout<'a> {
+    threads: &'a ThreadLoop,
+    looked_ns: u64,
+    /// A request is late, and nobody has said so.
+    seen_late: bool,
+}
+
+impl Lookout<'_> {
+    /// Looks, if it is time.
+    fn look(&mut self) {
+        let now_ns = monotonic_ns();
+        if now_ns.saturating_sub(self.looked_ns) < LOOK.as_nanos() as u64 {
+            return;
+        }
+        self.looked_ns = now_ns;
+        self.threads.wsgi.slot().beat(now_ns);
+        self.threads.name_oldest();
+        let is_late = |post: &Post| post.is_late(now_ns) && !post.doing().late;
+        if self.threads.posts.iter().any(is_late) {
+            self.seen_late = true;
+            self.threads.orders.ring(); // Whoever holds the loop lets go of it.
+        }
+    }
+}
+
+impl Waiter for Lookout<'_> {
+    fn wait<R>(&mut self, block: impl FnOnce() -> R) -> R {
+        let result = block();
+        self.look();
+        result
+    }
+
+    fn wait_ms_max(&self) -> u64 {
+        LOOK.as_millis() as u64 / 2
+    }
+
+    fn proves_life(&self) -> bool {
+        false // look() does.
     }
 }
 
 impl ThreadLoop {
     /// Returns when Python has something to do: a signal, a late request, the end.
-    fn watch_until_due(&self, watch: &mut Watch<'_, Front>, looked_ns: &mut u64) -> Result<(), Errno> {
+    fn watch_until_due(&self, watch: &mut Watch<'_, Front>, lookout: &mut Lookout<'_>) -> Result<(), Errno> {
         loop {
             let patience = watch.patience().map_or(LOOK, |patience| patience.min(LOOK));
             let patience = Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) };
@@ -218,17 +269,12 @@ impl ThreadLoop {
                 Err(Errno::INTR) => self.signalled.store(true, SeqCst),
                 Err(errno) => return Err(errno),
             }
-            if watch.turn(&mut Unattached::default())? {
+            if watch.turn(lookout)? {
                 self.signalled.store(true, SeqCst);
             }
-            let now_ns = monotonic_ns();
-            if now_ns.saturating_sub(*looked_ns) >= LOOK.as_nanos() as u64 {
-                *looked_ns = now_ns;
-                self.wsgi.slot().beat(now_ns);
-                self.name_oldest();
-                if self.posts.iter().any(|post| self.is_late(post, now_ns) && !post.doing().late) {
-                    return Ok(());
-                }
+            lookout.look();
+            if std::mem::take(&mut lookout.seen_late) {
+                return Ok(());
             }
             if self.signalled.swap(false, SeqCst) || self.crew.has_ended() {
                 return Ok(());
@@ -256,11 +302,27 @@ impl ThreadLoop {
         }
     }
 
-    fn is_late(&self, post: &Post, now_ns: u64) -> bool {
-        let entered_ns = post.entered_ns.load(Relaxed);
-        let took = Duration::from_nanos(now_ns.saturating_sub(entered_ns));
-        // A connection that the application has taken over (a WebSocket) lives as long as its two ends like.
-        entered_ns != 0 && !self.timeout.is_zero() && took > self.timeout && !post.gate.is_taken()
+    /// Waits for the threads that close what the loop has let go of, but not for one that is in the middle
+    /// of a request: the worker was told to stop now.
+    fn let_answers_close(&self, watch: &mut Watch<'_, Front>) -> Result<(), Errno> {
+        let (stopped_ns, began_ns) = (self.stopped_ns.load(SeqCst), monotonic_ns());
+        let closes = |post: &Post| {
+            let entered_ns = post.entered_ns.load(SeqCst);
+            post.at_work.load(SeqCst) && (entered_ns == 0 || entered_ns > stopped_ns)
+        };
+        let tick = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
+        while self.posts.iter().any(closes) && monotonic_ns() - began_ns < CLOSING_NS_MAX {
+            match poll(&mut [PollFd::new(watch.bell(), PollFlags::IN)], Some(&tick)) {
+                Ok(_) | Err(Errno::INTR) => watch.turn(&mut Unattached::default())?,
+                Err(errno) => return Err(errno),
+            };
+        }
+        Ok(())
+    }
+
+    /// Whether no thread runs a request.
+    fn is_idle(&self) -> bool {
+        self.posts.iter().all(|post| post.entered_ns.load(Relaxed) == 0)
     }
 
     /// Answers for requests that take too long; the worker asks for a successor, because a thread cannot be
@@ -286,7 +348,7 @@ impl ThreadLoop {
     fn shut_out(&self, post: &Post) -> Option<Late> {
         let mut doing = post.doing(); // Its thread can begin or end nothing meanwhile.
         let now_ns = monotonic_ns();
-        if !self.is_late(post, now_ns) || std::mem::replace(&mut doing.late, true) {
+        if !post.is_late(now_ns) || std::mem::replace(&mut doing.late, true) {
             return None;
         }
         Some(Late {

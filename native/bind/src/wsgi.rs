@@ -8,11 +8,13 @@
 //!            worker may be in here too.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bicorn_reactor::clock::{HttpDate, monotonic_ns};
 use bicorn_reactor::scoreboard::Slot as Row;
-use bicorn_reactor::{Handler, Job, Left, Order, Orders, Outbox, Outcome, Task};
+use bicorn_reactor::{Handler, Job, Left, Order, Orders, Outbox, Outcome};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyStopIteration, PySystemExit};
 use pyo3::ffi;
 use pyo3::intern;
@@ -28,6 +30,7 @@ use crate::exchange::{Exchange, Handles, WriteRules};
 use crate::file_wrapper::FileWrapper;
 use crate::front::Front;
 use crate::input::Inputs;
+use crate::lineage::Birthplace;
 use crate::peer::ClientSocket;
 use crate::response::End;
 use crate::scoreboard::Slot;
@@ -54,9 +57,11 @@ pub struct WsgiSetup {
     /// The value of the Server field.
     pub server: Vec<u8>,
     /// Bounds of `write()`.
-    pub write_rules: Arc<WriteRules>,
+    pub write_rules: WriteRules,
     /// What the loop is told.
     pub orders: Arc<Orders>,
+    /// Requests after which garbage is collected; 0 leaves that to the interpreter.
+    pub requests_between_collections: u64,
 }
 
 /// A WSGI application, being served.
@@ -67,6 +72,9 @@ pub struct Wsgi {
     handles: Stock<Handles>,
     /// What ends the worker: the application or a signal handler raised something that is no `Exception`.
     fatal: Mutex<Option<PyErr>>,
+    /// Requests answered since garbage was collected.
+    uncollected: AtomicU64,
+    birthplace: Birthplace,
 }
 
 /// An exchange inside the application.
@@ -104,6 +112,8 @@ impl Wsgi {
             environs: Stock::default(),
             handles: Stock::default(),
             fatal: Mutex::new(None),
+            uncollected: AtomicU64::new(0),
+            birthplace: Birthplace::here(),
         })
     }
 
@@ -116,6 +126,11 @@ impl Wsgi {
     /// The rows of the workers that connections can be handed over to.
     pub fn siblings(&self) -> impl Iterator<Item = &Row> {
         self.setup.slot.siblings(self.setup.ready_state)
+    }
+
+    /// The same, to keep.
+    pub fn shared_slot(&self) -> Slot {
+        self.setup.slot.clone()
     }
 
     /// The value of the Server field.
@@ -154,7 +169,7 @@ impl Wsgi {
         }
         let handles = match self.handles.take() {
             Some(handles) => handles,
-            None => Handles::new(py, &self.setup.server, &self.setup.write_rules)?,
+            None => Handles::new(py, &self.setup.server, self.setup.write_rules)?,
         };
         {
             let mut exchange = handles.exchange.bind(py).borrow_mut();
@@ -268,6 +283,30 @@ impl Wsgi {
         }
     }
 
+    /// The application forked, and the copy came back from the call as well. The client, its socket and the
+    /// loop are the parent's: the copy ends here.
+    #[cold]
+    fn end_copy(&self, py: Python<'_>, error: Option<PyErr>) -> ! {
+        let error = error.map(|error| exception(py, &error));
+        self.report(py, "copy_returned", (error,)); // Which does not come back.
+        std::process::abort();
+    }
+
+    /// A request has been answered: garbage is collected now, if it is time and nobody else is in the
+    /// middle of something, and at the latest when it is twice the time.
+    #[inline]
+    pub fn collect_if_due(&self, is_idle: impl FnOnce() -> bool) {
+        let between = self.setup.requests_between_collections;
+        if between == 0 {
+            return;
+        }
+        let uncollected = self.uncollected.fetch_add(1, Relaxed) + 1;
+        if uncollected >= between && (is_idle() || uncollected >= between.saturating_mul(2)) {
+            self.uncollected.store(0, Relaxed);
+            self.report(self.py(), "collect_garbage", ());
+        }
+    }
+
     /// What the application raised ends the worker, but not the requests of others.
     fn end_with(&self, error: PyErr) {
         *self.fatal() = Some(error);
@@ -306,7 +345,7 @@ impl Wsgi {
     fn leave(&self, py: Python<'_>, open: Open, job: &mut Job<Front>) {
         let left_ns = monotonic_ns();
         let mut exchange = open.exchange(py).borrow_mut();
-        job.outbox = exchange.leave();
+        exchange.leave();
         job.sent += exchange.take_sent_early();
         let status = exchange.response.status;
         job.left = Some(Left { entered_ns: open.entered_ns, left_ns, status });
@@ -414,17 +453,22 @@ impl Handler<Front> for Wsgi {
             Ok(open) => open,
             Err(why) => return self.unopened(py, job, why),
         };
-        enter(open.exchange(py), job);
+        // The exchange points to it: it must not be reachable through the job meanwhile.
+        let mut outbox = std::mem::take(&mut job.outbox);
+        let socket = job.socket.as_deref().expect("a job that calls has its socket");
+        open.exchange(py).borrow_mut().enter(&mut outbox, socket.as_fd(), job.gate.clone());
         open.context.enter(py);
         let given = self.run(py, &mut open);
+        if !self.birthplace.is_here() {
+            self.end_copy(py, given.err());
+        }
         let outcome = match given {
             Ok(Given::Part(iterator, result)) => {
                 open.context.exit(py);
-                job.outbox = open.exchange(py).borrow_mut().leave();
+                open.exchange(py).borrow_mut().leave();
                 self.slot().request_paused();
-                let (method, target) = name(job);
-                let name = (method.to_vec(), target.to_vec());
-                job.stream = Some(Stream { open, iterator, result, name });
+                job.stream = Some(Stream { open, iterator, result, name: name(job) });
+                job.outbox = outbox;
                 return Outcome::More;
             }
             Ok(Given::All(outcome)) => outcome,
@@ -432,6 +476,7 @@ impl Handler<Front> for Wsgi {
         };
         open.context.exit(py);
         self.leave(py, open, job);
+        job.outbox = outbox;
         outcome
     }
 
@@ -439,14 +484,21 @@ impl Handler<Front> for Wsgi {
         let py = self.py();
         let Some(stream) = job.stream.take() else { return Outcome::Aborted { reset: false } };
         self.slot().request_resumed(monotonic_ns(), &stream.name.0, &stream.name.1);
-        enter(stream.open.exchange(py), job);
+        let mut outbox = std::mem::take(&mut job.outbox);
+        let socket = job.socket.as_deref().expect("a job that pulls has its socket");
+        stream.open.exchange(py).borrow_mut().enter(&mut outbox, socket.as_fd(), job.gate.clone());
         stream.open.context.enter(py);
-        let outcome = match step(stream.open.exchange(py), stream.iterator.bind(py)) {
+        let given = step(stream.open.exchange(py), stream.iterator.bind(py));
+        if !self.birthplace.is_here() {
+            self.end_copy(py, given.err());
+        }
+        let outcome = match given {
             Ok(Step::More) => {
                 stream.open.context.exit(py);
-                job.outbox = stream.open.exchange(py).borrow_mut().leave();
+                stream.open.exchange(py).borrow_mut().leave();
                 self.slot().request_paused();
                 job.stream = Some(stream);
+                job.outbox = outbox;
                 return Outcome::More;
             }
             Ok(Step::End(end)) => self.ended(py, &stream.open, end),
@@ -457,6 +509,7 @@ impl Handler<Front> for Wsgi {
         self.close(py, result.bind(py));
         open.context.exit(py);
         self.leave(py, open, job);
+        job.outbox = outbox;
         outcome
     }
 
@@ -470,20 +523,8 @@ impl Handler<Front> for Wsgi {
     }
 }
 
-/// The application may write: its exchange has the job's outbox meanwhile.
-#[inline]
-fn enter(exchange: &Bound<'_, Exchange>, job: &mut Job<Front>) {
-    let outbox = std::mem::take(&mut job.outbox);
-    let socket = job.socket.clone().expect("only a job that abandons has no socket");
-    exchange.borrow_mut().enter(outbox, socket, job.gate.clone());
-}
-
-/// Method and target of the request that a job belongs to; empty where there is nothing to name.
-pub fn name(job: &Job<Front>) -> (&[u8], &[u8]) {
+/// Method and target of a job's request.
+fn name(job: &Job<Front>) -> (Vec<u8>, Vec<u8>) {
     let request = &job.request;
-    match (job.task, &job.stream) {
-        (Task::Call, _) => (request.head.method.of(&request.bytes), request.head.target.of(&request.bytes)),
-        (_, Some(stream)) => (&stream.name.0, &stream.name.1),
-        (_, None) => (b"", b""),
-    }
+    (request.head.method.of(&request.bytes).to_vec(), request.head.target.of(&request.bytes).to_vec())
 }

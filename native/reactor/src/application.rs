@@ -5,6 +5,7 @@
 //! Never      names Python: the reactor is tested with an application written in Rust.
 
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use bicorn_wire::{Origin, Refusal};
@@ -42,6 +43,17 @@ pub enum Incident {
     Spool(std::io::Error),
 }
 
+/// What the kernel knows of the request that a socket's peer has sent last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrival {
+    /// For how long the peer has sent no data, in nanoseconds; 0 where the kernel does not tell.
+    pub silent_ns: u64,
+    /// The peer closed its side, and not together with its last data: it has given up.
+    pub left_early: bool,
+    /// Both sides are closed.
+    pub gone: bool,
+}
+
 /// What the loop asks. It is asked with the loop held, so it answers from memory.
 pub trait Application: Sized {
     /// Bytes of an answer, sent from where they lie.
@@ -72,6 +84,9 @@ pub trait Application: Sized {
     /// Writes the answer to a refused request, and whatever log line is due.
     fn refuse(&mut self, refusal: &Refusal, peer: &mut Self::Peer, outbox: &mut Outbox<Self::Chunk>);
 
+    /// When the last bytes of this connection came, and whether its peer is still there.
+    fn arrival(&self, socket: BorrowedFd<'_>) -> Arrival;
+
     /// Is told of trouble outside any request.
     fn incident(&mut self, incident: Incident);
 
@@ -100,6 +115,11 @@ pub trait Waiter {
     /// Whether to wait at all; if not, the loop says that it is idle, and for how long it would have waited.
     fn may_block(&self) -> bool {
         true
+    }
+
+    /// The longest wait, in milliseconds: for a thread that has something else to look at every now and then.
+    fn wait_ms_max(&self) -> u64 {
+        u64::MAX
     }
 
     /// Whether a turn of the loop shows that the worker is alive: not where others run the application.

@@ -109,6 +109,10 @@ pub struct Connection<A: Application> {
     pub served: bool,
     /// Both directions are gone: whatever is still computed for it has no reader.
     pub gone: bool,
+    /// The peer has closed its side, and may have gone.
+    pub half_closed: bool,
+    /// When its last answer had left, on the monotonic clock; 0 before the first.
+    pub freed_ns: u64,
     /// Somebody else has answered for the application, which may never come back.
     pub written_off: bool,
     /// Requests begun since others had their turn.
@@ -128,6 +132,8 @@ impl<A: Application> Connection<A> {
             readable: true,
             served: false,
             gone: false,
+            half_closed: false,
+            freed_ns: 0,
             written_off: false,
             begun: 0,
         }

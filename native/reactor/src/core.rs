@@ -66,6 +66,12 @@ pub struct Core<A: Application> {
     /// Jobs made so far that call the application, and how many may be.
     pub(crate) calls: u64,
     pub(crate) calls_max: u64,
+    /// How long a request may wait for its turn, in nanoseconds; `u64::MAX` for as long as it likes.
+    pub queue_ns: u64,
+    /// Requests that may wait or run at a time.
+    pub concurrency_max: usize,
+    /// Requests that wait or run.
+    pub(crate) concurrency: usize,
     /// The parser of heads that come whole.
     pub(crate) parser: HeadParser,
     /// Answers of the server's own.
@@ -102,6 +108,9 @@ impl<A: Application> Core<A> {
             spare: Vec::new(),
             calls: 0,
             calls_max,
+            queue_ns: u64::MAX,
+            concurrency_max: usize::MAX,
+            concurrency: 0,
             parser: HeadParser::new(),
             outbox: Outbox::default(),
             buffer: vec![0; READ_BYTES],

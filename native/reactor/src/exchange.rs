@@ -131,7 +131,6 @@ fn begin<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, inp
             Ok(input.len())
         }
         Err(refusal) => {
-            *head = Head::default(); // What was parsed of it points to bytes that are not kept.
             core.keep_job(job);
             Err(refuse(connection, core, &refusal))
         }
@@ -148,17 +147,13 @@ fn begin_complete<A: Application>(
     let used = job.request.head.len;
     let rest = &input[used..];
     match job.request.head.framing {
-        Framing::None => {
-            issue(connection, core, job);
-            Ok(used)
-        }
+        Framing::None => issue(connection, core, job).map(|()| used),
         Framing::Length(length) if length <= rest.len() as u64 && allowed(core, length) => {
             let length = length as usize;
             if length > 0 {
-                job.request.body = core.spool.hold(&rest[..length]);
+                job.request.body = RequestBody::Memory(rest[..length].to_vec());
             }
-            issue(connection, core, job);
-            Ok(used + length)
+            issue(connection, core, job).map(|()| used + length)
         }
         _ => {
             let Request { head, bytes, .. } = std::mem::take(&mut job.request);
@@ -177,7 +172,16 @@ fn allowed<A: Application>(core: &Core<A>, length: u64) -> bool {
 
 /// Puts a complete request where jobs wait.
 #[inline]
-fn issue<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, mut job: Box<Job<A>>) {
+fn issue<A: Application>(
+    connection: &mut Connection<A>,
+    core: &mut Core<A>,
+    mut job: Box<Job<A>>,
+) -> Result<(), Verdict> {
+    if core.concurrency >= core.concurrency_max {
+        core.keep_job(job);
+        return Err(refuse(connection, core, &RefusalKind::TooManyAtOnce.into()));
+    }
+    core.concurrency += 1;
     core.calls += 1;
     job.task = Task::Call;
     job.request.may_keep_alive =
@@ -187,6 +191,7 @@ fn issue<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, mut
     connection.served = true;
     connection.begun += 1;
     send_out(connection, core, job, Vec::new());
+    Ok(())
 }
 
 /// Gives the job what it needs of its connection, which then waits for it.
@@ -248,7 +253,7 @@ fn go_on_reading<A: Application>(connection: &mut Connection<A>, core: &mut Core
             let rest = reading.inbox.len() - reading.head.len;
             reading.inbox.truncate(reading.head.len);
             if reading.head.framing == Framing::None {
-                issue_read(connection, core, *reading, RequestBody::Empty);
+                issue_read(connection, core, *reading, RequestBody::Empty)?;
             } else {
                 let body = start_body(connection, core, &reading.head, rest == 0)?;
                 reading.body = Some(body);
@@ -279,7 +284,7 @@ fn go_on_with_body<A: Application>(
         Ok(Intake::Complete(used)) => {
             let body = reading.body.take().expect("checked by the caller");
             match body.finish() {
-                Ok(body) => issue_read(connection, core, *reading, body),
+                Ok(body) => issue_read(connection, core, *reading, body)?,
                 Err(error) => return Err(refuse_unstored(connection, core, error)),
             }
             Ok(used)
@@ -295,10 +300,10 @@ fn issue_read<A: Application>(
     core: &mut Core<A>,
     reading: Reading,
     body: RequestBody,
-) {
+) -> Result<(), Verdict> {
     let mut job = core.spare_job();
     job.request = Request { head: reading.head, bytes: reading.inbox, body, may_keep_alive: false };
-    issue(connection, core, job);
+    issue(connection, core, job)
 }
 
 /// A job is back: what it has not sent is sent on, and what its client sent meanwhile is taken in.

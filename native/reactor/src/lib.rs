@@ -26,8 +26,9 @@ pub mod scoreboard;
 pub mod server;
 mod siblings;
 pub mod timer;
+pub mod waiting;
 
-pub use application::{Application, Handler, Incident, Next, Outcome, Unattached, Waiter};
+pub use application::{Application, Arrival, Handler, Incident, Next, Outcome, Unattached, Waiter};
 pub use core::{Core, Timeouts};
 pub use crew::{Crew, Notice, Watch};
 pub use gate::Gate;

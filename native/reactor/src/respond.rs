@@ -59,6 +59,7 @@ pub fn finished<A: Application>(
     match then {
         Then::KeepAlive => {
             connection.stage = Stage::Idle;
+            connection.freed_ns = core.clock.now_ns();
             let idle_ms =
                 if core.draining { core.timeouts.drain_idle_ms } else { core.timeouts.keepalive_ms };
             core.patience(connection, idle_ms);

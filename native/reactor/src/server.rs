@@ -18,13 +18,14 @@ use slab::Slab;
 
 use crate::accepting::Closed;
 use crate::application::{Application, Next, Waiter};
-use crate::connection::{Connection, Stage, Then};
+use crate::connection::{Connection, Stage};
 use crate::core::{Core, Verdict};
 use crate::exchange;
 use crate::handover::Handover;
 use crate::job::{Fate, Job, Task};
 use crate::orders::{Order, Orders};
 use crate::timer::Token;
+use crate::waiting::{Turn, judge};
 
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
@@ -86,8 +87,6 @@ pub struct Server<A: Application> {
     stopped: bool,
     /// Connections with a request that a sibling may run sooner, while every thread is busy.
     pub(crate) offered: Vec<Token>,
-    /// Jobs that have left and are not back.
-    out: usize,
     /// Connections that are not waited for at the end.
     written_off: usize,
     answered: u64,
@@ -107,11 +106,6 @@ pub(crate) fn special(key: u32) -> EventData {
 fn token_of(event: &Event) -> Token {
     let data = event.data.u64();
     Token { key: data as u32, generation: (data >> 32) as u32 }
-}
-
-/// Whether both directions of a connection are gone.
-fn has_hung_up(flags: EventFlags) -> bool {
-    flags.intersects(EventFlags::HUP | EventFlags::ERR)
 }
 
 /// Waits, and keeps what came of it in a form that may change threads.
@@ -152,7 +146,6 @@ impl<A: Application> Server<A> {
             signalled: false,
             stopped: false,
             offered: Vec::new(),
-            out: 0,
             written_off: 0,
             answered: 0,
             due: Vec::new(),
@@ -200,7 +193,10 @@ impl<A: Application> Server<A> {
     /// # Errors
     /// The kernel refused to wait.
     pub fn tend(&mut self, waiter: &mut impl Waiter) -> Result<bool, Errno> {
-        let hands_over = self.hands_over() && !self.core.draining;
+        // Where the number of requests is bounded, what no sibling can take is refused rather than left waiting.
+        let is_bounded = self.core.concurrency_max != usize::MAX;
+        let leaves_it = !is_bounded || self.core.app.has_idle_sibling();
+        let hands_over = self.hands_over() && !self.core.draining && leaves_it;
         if hands_over {
             self.closed.busy = true;
             self.ignore_listeners();
@@ -253,41 +249,59 @@ impl<A: Application> Server<A> {
     /// The next job, with its request named on the scoreboard.
     #[inline]
     fn depart(&mut self) -> Option<Box<Job<A>>> {
-        loop {
-            let mut job = self.core.ready.pop_front()?;
-            if job.task != Task::Abandon && self.is_gone(job.token) {
-                self.close(job.token);
-                if job.task == Task::Call {
-                    // A client that has gone would never see the answer: nothing is computed for it.
-                    self.core.keep_job(job);
-                    continue;
+        while let Some(mut job) = self.core.ready.pop_front() {
+            let connection = self.connections.get(job.token.key as usize);
+            // None: the loop was stopped while the job waited.
+            let connection = connection.filter(|connection| connection.token == job.token);
+            match job.task {
+                Task::Call => {
+                    let turn =
+                        connection.map_or(Turn::Forget, |connection| judge(connection, &self.core, &job));
+                    if turn != Turn::Run {
+                        self.turn_away(job, turn);
+                        continue;
+                    }
+                    let Job { request, .. } = &*job;
+                    let (method, target) =
+                        (request.head.method.of(&request.bytes), request.head.target.of(&request.bytes));
+                    self.core.app.slot().request_entered(self.core.clock.now_ns(), method, target);
                 }
-                job.task = Task::Abandon;
+                Task::Pull if connection.is_none_or(|connection| connection.gone) => {
+                    self.close_if_open(job.token);
+                    job.task = Task::Abandon;
+                }
+                Task::Pull | Task::Abandon => {}
             }
-            let slot = self.core.app.slot();
-            if job.task == Task::Call {
-                let Job { request, .. } = &*job;
-                let (method, target) =
-                    (request.head.method.of(&request.bytes), request.head.target.of(&request.bytes));
-                slot.request_entered(self.core.clock.now_ns(), method, target);
-            }
-            slot.job_left();
-            self.out += 1;
+            self.core.app.slot().job_left();
             return Some(job);
         }
+        None
     }
 
-    fn is_gone(&self, token: Token) -> bool {
-        self.connections.get(token.key as usize).is_some_and(|connection| connection.gone)
+    /// A request is not run: nobody would see the answer, or it would come too late.
+    #[cold]
+    fn turn_away(&mut self, mut job: Box<Job<A>>, turn: Turn) {
+        let token = job.token;
+        self.core.concurrency -= 1;
+        if let Turn::Refuse(kind) = turn
+            && let Some(connection) = self.connections.get_mut(token.key as usize)
+        {
+            job.fate = Fate::Refused(kind.into());
+            let verdict = exchange::complete(connection, &mut self.core, &mut job);
+            self.settle(token, verdict);
+        } else {
+            self.close_if_open(token);
+        }
+        self.core.keep_job(job);
     }
 
     /// Takes a job back that has run.
     #[inline]
     pub fn complete(&mut self, mut job: Box<Job<A>>) {
-        self.out -= 1;
         let slot = self.core.app.slot();
         slot.job_came_back();
         slot.sent(job.sent);
+        self.core.concurrency -= usize::from(job.task == Task::Call);
         if let Some(left) = job.left {
             slot.request_waited(left.entered_ns.saturating_sub(job.ready_ns));
             slot.request_left(left.entered_ns, left.left_ns, left.status);
@@ -304,14 +318,6 @@ impl<A: Application> Server<A> {
             && let Some(connection) = self.connections.get_mut(token.key as usize)
             && connection.token == token
         {
-            if std::mem::take(&mut connection.written_off) {
-                // It came back after all, too late for another request on this connection.
-                self.written_off -= 1;
-                connection.gone = false;
-                if matches!(job.fate, Fate::Answered(Then::KeepAlive)) {
-                    job.fate = Fate::Answered(Then::Linger);
-                }
-            }
             let verdict = exchange::complete(connection, &mut self.core, &mut job);
             let gone = connection.gone && matches!(connection.stage, Stage::Responding(_));
             self.settle(token, if gone { Verdict::Close } else { verdict });
@@ -325,9 +331,8 @@ impl<A: Application> Server<A> {
 
     /// Whether the drain is over, or the loop was stopped.
     pub fn is_over(&self) -> bool {
-        // A job that is out may be the close() of an answer whose connection is gone.
-        let served = self.connections.len() == self.written_off && self.out <= self.written_off;
-        (self.stopped || self.core.draining && served) && self.core.ready.is_empty()
+        let over = self.stopped || self.core.draining && self.connections.len() == self.written_off;
+        over && self.core.ready.is_empty()
     }
 
     /// The end of the loop does not wait for this connection: its job may never come back.
@@ -368,7 +373,7 @@ impl<A: Application> Server<A> {
 
     /// Fills `events`; false when there are none and the waiter may not block.
     fn wait(&mut self, waiter: &mut impl Waiter) -> Result<bool, Errno> {
-        let timeout_ms = if waiter.may_block() { self.wait_ms() } else { 0 };
+        let timeout_ms = if waiter.may_block() { self.wait_ms().min(waiter.wait_ms_max()) } else { 0 };
         let timeout = Timespec {
             tv_sec: (timeout_ms / 1_000) as i64,
             tv_nsec: (timeout_ms % 1_000 * 1_000_000) as i64,
@@ -418,15 +423,14 @@ impl<A: Application> Server<A> {
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
             connection.readable = true;
         }
+        connection.half_closed |= flags.contains(EventFlags::RDHUP);
         let verdict = match connection.stage {
-            Stage::Idle if self.closed.busy && connection.readable && !has_hung_up(flags) => {
-                return self.offer(token);
-            }
+            Stage::Idle if self.closed.busy => return self.offer(token),
             Stage::Serving(_) => {
-                connection.gone |= has_hung_up(flags);
+                connection.gone |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
                 return;
             }
-            Stage::Responding(_) if has_hung_up(flags) => Verdict::Close,
+            Stage::Responding(_) if flags.intersects(EventFlags::HUP | EventFlags::ERR) => Verdict::Close,
             Stage::Responding(_) if flags.contains(EventFlags::OUT) => {
                 exchange::resume(connection, &mut self.core)
             }
@@ -445,6 +449,12 @@ impl<A: Application> Server<A> {
     #[inline]
     fn settle(&mut self, token: Token, verdict: Verdict) {
         if verdict == Verdict::Close {
+            self.close(token);
+        }
+    }
+
+    fn close_if_open(&mut self, token: Token) {
+        if self.connections.get(token.key as usize).is_some_and(|connection| connection.token == token) {
             self.close(token);
         }
     }
@@ -486,7 +496,7 @@ impl<A: Application> Server<A> {
     fn dispatch_source(&mut self, key: u32) {
         match key {
             HANDOVER => {
-                if self.closed.is_open() && self.take_over() && !self.close_if_full() {
+                if self.closed.is_open() && self.take_over() {
                     self.queue_again();
                 }
             }

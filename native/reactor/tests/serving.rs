@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread::JoinHandle;
@@ -11,8 +12,8 @@ use bicorn_reactor::bell::Bell;
 use bicorn_reactor::clock::{HttpDate, monotonic_ns};
 use bicorn_reactor::scoreboard::Slot;
 use bicorn_reactor::{
-    Application, Core, Crew, Handler, Incident, Job, Left, Order, Orders, Outbox, Outcome, RequestBody,
-    Server, Sources, Spool, SpoolRules, Timeouts, Unattached, Watch,
+    Application, Arrival, Core, Crew, Handler, Incident, Job, Left, Order, Orders, Outbox, Outcome,
+    RequestBody, Server, Sources, Spool, SpoolRules, Timeouts, Unattached, Watch,
 };
 use bicorn_wire::{Origin, ProxyRules, Refusal, Rules, push_refusal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -44,7 +45,7 @@ const BUSY: Duration = Duration::from_millis(600);
 fn body_bytes(body: RequestBody) -> (Vec<u8>, &'static str) {
     match body {
         RequestBody::Empty => (Vec::new(), "none"),
-        RequestBody::Memory(bytes) => (bytes.to_vec(), "memory"),
+        RequestBody::Memory(bytes) => (bytes, "memory"),
         RequestBody::File(mut file, len) => {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).unwrap();
@@ -87,6 +88,10 @@ impl Application for Front {
 
     fn incident(&mut self, incident: Incident) {
         panic!("{incident:?}");
+    }
+
+    fn arrival(&self, _: BorrowedFd<'_>) -> Arrival {
+        Arrival::default()
     }
 
     fn recycle(&mut self) {}

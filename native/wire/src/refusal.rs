@@ -125,6 +125,8 @@ refusal_kinds! {
     HeadTimeout, 408, "RFC 9110 15.5.9", "the head did not arrive within header_timeout";
     BodyTimeout, 408, "RFC 9110 15.5.9", "no byte of the body arrived for body_timeout";
     BodyNotStored, 503, "RFC 9110 15.6.4", "the body could not be written to its temporary file";
+    WaitedTooLong, 503, "RFC 9110 15.6.4", "the request waited longer than queue_timeout for its turn";
+    TooManyAtOnce, 503, "RFC 9110 15.6.4", "limit_concurrency requests wait or run already";
 }
 
 #[cfg(test)]

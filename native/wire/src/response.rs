@@ -48,8 +48,11 @@ pub fn response_framing(
     }
 }
 
+/// When a client may try again that was sent away because the server has too much to do.
+const RETRY_AFTER_S: &[u8] = b"1";
+
 /// Appends a whole response for a refusal: a few lines of HTML and a close. `server` and `date` are
-/// left out when empty; `include_body` is false when the request was a HEAD.
+/// left out when empty; `include_body` is false when the request was a HEAD. A 503 says when to try again.
 pub fn push_refusal(out: &mut Vec<u8>, refusal_status: u16, server: &[u8], date: &[u8], include_body: bool) {
     let mut digits = itoa::Buffer::new();
     let status = digits.format(refusal_status).as_bytes();
@@ -71,6 +74,9 @@ pub fn push_refusal(out: &mut Vec<u8>, refusal_status: u16, server: &[u8], date:
         }
     }
     push_field(out, b"Connection", b"close");
+    if refusal_status == 503 {
+        push_field(out, b"Retry-After", RETRY_AFTER_S); // RFC 9110, 10.2.3
+    }
     push_field(out, b"Content-Type", b"text/html; charset=utf-8");
     push_field(out, b"Content-Length", digits.format(body.len()).as_bytes());
     out.extend_from_slice(b"\r\n\r\n");

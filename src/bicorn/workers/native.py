@@ -7,15 +7,18 @@ Invariant  the methods that the loop calls while it serves only log and call hoo
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import os
+import sys
 import tempfile
-from collections.abc import Callable
+import time
 from datetime import timedelta
 from types import FrameType
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, NoReturn, Protocol
 
-from bicorn._core import AccessLog
+from bicorn._core import AccessLog, Deadline
 from bicorn.app.interface import Interface
 from bicorn.ipc.scoreboard import SlotState
 from bicorn.observe.access import NativeTarget, native_target
@@ -42,7 +45,13 @@ _PASSED_ON: Final = (
     "body_buffer_size",
     "body_buffer_total",
     "sendfile",
+    "queue_timeout",
+    "limit_concurrency",
+    "gc_out_of_band",
 )
+
+#: Collections of young garbage (gc_out_of_band) before one that looks at everything.
+COLLECTIONS_A_FULL_ONE: Final = 10
 
 
 class NativeLoop(Protocol):
@@ -64,8 +73,14 @@ class NativeWorker(Worker):
     #: Whether connections may move between this worker and its siblings while one of them is busy.
     HANDS_OVER: ClassVar[bool] = False
 
+    #: Whether this class knows when requests are over, so that garbage can be collected in between.
+    COLLECTS: ClassVar[bool] = False
+
     loop: NativeLoop | None = None
     access: AccessLog | None = None
+    _collections = 0
+    _turned_away = 0
+    _turned_away_told = 0.0
 
     def run(self) -> None:
         """Make the loop, say that it accepts, and serve until it has ended."""
@@ -74,6 +89,10 @@ class NativeWorker(Worker):
         self.loop = loop = self.make_loop()
         if not self.alive:  # A signal came while the application was loading.
             loop.drain()
+        if self.COLLECTS and self.cfg.gc_out_of_band:
+            gc.collect()
+            gc.freeze()  # What is there now stays: no collection has to look at it again.
+            gc.disable()
         self.mark_ready()
         try:
             self.serve()
@@ -98,10 +117,6 @@ class NativeWorker(Worker):
         """Give the number of requests that can run at once, for siblings that hand connections over."""
         return 1
 
-    def waiter(self) -> Callable[[int, float], bool] | None:
-        """Give what waits until a descriptor is writable, at most so many seconds; None to block the thread."""
-        return None
-
     def site(self) -> dict[str, Any]:
         """Give the arguments that the constructors of all loops share."""
         return {
@@ -119,7 +134,10 @@ class NativeWorker(Worker):
         return [
             {
                 "fd": listener.fileno(),
-                "template": environ_template(self.cfg, listener, errors, multithread=self.MULTITHREAD),
+                "template": {
+                    **environ_template(self.cfg, listener, errors, multithread=self.MULTITHREAD),
+                    "bicorn.deadline": Deadline(),
+                },
                 "nameless": is_nameless(listener),
                 "name": str(listener),
             }
@@ -141,7 +159,6 @@ class NativeWorker(Worker):
             "capacity": self.capacity(),
             "ready_state": int(SlotState.READY),
             "handover_fds": self.handover if self.HANDS_OVER else None,
-            "wait_writable": self.waiter(),
             "server": cfg.server_header,
             "shared_listeners": cfg.workers > 1,
         }
@@ -217,6 +234,35 @@ class NativeWorker(Worker):
     def request_refused(self, remote_addr: str, status: int, why: str) -> None:
         """A request broke a rule of the wire and was answered with `status`."""
         self.log.warning("Invalid request from ip=%s: %s [%s]", remote_addr, why, status)
+
+    def request_turned_away(self, remote_addr: str, why: str) -> None:
+        """A request was answered 503: there is too much to do. One line a second says so."""
+        self._turned_away += 1
+        now = time.monotonic()
+        if now - self._turned_away_told >= 1.0:
+            self.log.warning("%s requests answered 503, the last one of ip=%s: %s", self._turned_away, remote_addr, why)
+            self._turned_away, self._turned_away_told = 0, now
+
+    def copy_returned(self, error: BaseException | None) -> NoReturn:
+        """The application forked, and this is the copy, which came back from the call: it has no client and ends."""
+        code = 0
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            if isinstance(error.code, str):
+                sys.stderr.write(f"{error.code}\n")
+        elif error is not None:
+            code = 1
+            self.log.error("Error in a process that a request has forked (pid: %s)", os.getpid(), exc_info=error)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        # Exit handlers and finalizers are the worker's: its sockets and its files are not ours to close.
+        os._exit(code & 0xFF)
+
+    def collect_garbage(self) -> None:
+        """gc_out_of_band requests have been answered."""
+        self._collections += 1
+        gc.collect(2 if self._collections % COLLECTIONS_A_FULL_ONE == 0 else 1)
 
     def request_misplaced(self, why: str) -> None:
         """SCRIPT_NAME does not fit the path; somebody's configuration is wrong."""

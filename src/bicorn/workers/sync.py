@@ -13,11 +13,13 @@ class SyncWorker(NativeWorker):
     """Runs the application in the native loop's own thread."""
 
     HANDS_OVER: ClassVar[bool] = True
+    COLLECTS: ClassVar[bool] = True
 
     loop: SyncLoop | None = None
 
     def make_loop(self) -> SyncLoop:
-        return SyncLoop(**self.site(), wake_fd=self.PIPE[0] if self.PIPE else None)
+        wake_fd = self.PIPE[0] if self.PIPE else None
+        return SyncLoop(**self.site(), timeout=float(self.cfg.timeout), wake_fd=wake_fd)
 
     def serve(self) -> None:
         assert self.loop is not None, "made by run()"

@@ -20,6 +20,7 @@ class ThreadWorker(NativeWorker):
     """Runs the application in `threads` threads."""
 
     MULTITHREAD: ClassVar[bool] = True
+    COLLECTS: ClassVar[bool] = True
     HANDS_OVER: ClassVar[bool] = True
 
     loop: ThreadLoop | None = None

@@ -136,3 +136,12 @@ class LifecycleOptions(Options, section="Life of Workers", ours=True):
         doc="How long the new arbiter of an automatic upgrade (bicornctl upgrade) may take until its workers are "
         "ready; then it is told to stop, and the old one serves on.",
     )
+    gc_out_of_band = Setting(
+        default=0,
+        kind=COUNT,
+        cli=("--gc-out-of-band",),
+        unit="requests",
+        precedent="Unicorn's OobGC 5, Pitchfork off",
+        doc="Turns automatic garbage collection off in sync and gthread workers: they collect after so many requests, "
+        "when an answer has been sent, and freeze what the application has loaded. 0 leaves it to the interpreter.",
+    )

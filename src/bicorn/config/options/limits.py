@@ -130,8 +130,19 @@ class LimitOptions(Options, section="Limits", ours=True):
         cli=("--limit-concurrency",),
         unit="requests per worker",
         precedent="uvicorn's setting of this name, unlimited by default",
-        doc="How many requests an asgi worker serves at a time; one more is answered 503. 0 means no limit, and then "
-        "worker_connections bounds them.",
+        doc="How many requests a worker holds at a time, those that wait for a thread included; one more is answered "
+        "503 with Retry-After. An answer that waits for its slow reader does not count, but in an asgi worker. 0 means "
+        "no limit, and then worker_connections bounds them.",
+    )
+    queue_timeout = Setting(
+        default=0,
+        kind=SECONDS,
+        cli=("--queue-timeout",),
+        unit="seconds",
+        precedent="HAProxy timeout queue, Heroku's router 30",
+        doc="How long a request may have waited for its turn, in the listen queue, in its socket and in the worker: "
+        "after that it is answered 503 with Retry-After, because its client has probably gone. For sync, gthread and "
+        "the greenlet workers. On a unix socket only the time in the worker is known. 0 means for ever.",
     )
     asgi_read_ahead = Setting(
         default=64 * KIB,
