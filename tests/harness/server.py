@@ -368,8 +368,10 @@ class Server:
 class Serve:
     """The `serve` fixture: starts servers in directories of their own and ends them with the test."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        """`arguments` come first in the command of each server."""
         self._directory = directory
+        self._arguments = arguments
         self._started: list[Server] = []
 
     def __call__(
@@ -392,6 +394,7 @@ class Serve:
             (directory / name).write_text(text)
         server = Server(
             app,
+            *self._arguments,
             *args,
             config=config,
             kind=kind,
