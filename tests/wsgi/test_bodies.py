@@ -104,7 +104,9 @@ def test_close_is_called_when_the_client_goes_away(server: Server, mark: str, ho
 
 
 @pytest.mark.parametrize("sig", [signal.SIGQUIT, signal.SIGTERM])
-def test_close_is_called_when_the_worker_is_stopped(serve: Serve, sig: signal.Signals) -> None:
+def test_close_is_called_when_the_worker_is_stopped(serve: Serve, worker_class: str, sig: signal.Signals) -> None:
+    if worker_class == "gthread" and sig == signal.SIGQUIT:
+        pytest.skip("a quick stop waits for no more than a moment for threads that are in the middle of an answer")
     server = serve("bodies:app", "--graceful-timeout", "1")
     with server.connection() as (sock, _):
         sock.sendall(b"GET /endless?stopped HTTP/1.1\r\nHost: a\r\n\r\n")

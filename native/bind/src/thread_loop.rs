@@ -33,6 +33,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long a worker that was told to stop now waits for `close()` of the answers that it breaks off.
 const CLOSING_NS_MAX: u64 = 1_000_000_000;
 
+/// How long it waits for threads that were in the middle of a request, or of a part of an answer.
+const RETURNING_NS_MAX: u64 = 100_000_000;
+
 /// What one thread is doing.
 #[derive(Default)]
 struct Post {
@@ -302,16 +305,18 @@ impl ThreadLoop {
         }
     }
 
-    /// Waits for the threads that close what the loop has let go of, but not for one that is in the middle
-    /// of a request: the worker was told to stop now.
+    /// Waits for the threads that close what the loop has let go of, but no more than a moment for one that
+    /// is in the middle of a request: the worker was told to stop now.
     fn let_answers_close(&self, watch: &mut Watch<'_, Front>) -> Result<(), Errno> {
         let (stopped_ns, began_ns) = (self.stopped_ns.load(SeqCst), monotonic_ns());
-        let closes = |post: &Post| {
+        let awaited = |post: &Post| {
             let entered_ns = post.entered_ns.load(SeqCst);
-            post.at_work.load(SeqCst) && (entered_ns == 0 || entered_ns > stopped_ns)
+            let is_closing = entered_ns == 0 || entered_ns > stopped_ns;
+            let patience_ns = if is_closing { CLOSING_NS_MAX } else { RETURNING_NS_MAX };
+            post.at_work.load(SeqCst) && monotonic_ns() - began_ns < patience_ns
         };
         let tick = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
-        while self.posts.iter().any(closes) && monotonic_ns() - began_ns < CLOSING_NS_MAX {
+        while self.posts.iter().any(awaited) {
             match poll(&mut [PollFd::new(watch.bell(), PollFlags::IN)], Some(&tick)) {
                 Ok(_) | Err(Errno::INTR) => watch.turn(&mut Unattached::default())?,
                 Err(errno) => return Err(errno),

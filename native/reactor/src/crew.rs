@@ -160,8 +160,9 @@ impl<A: Application> Crew<A> {
             match self.next(&mut server, waiter) {
                 Ok(Next::Job(job)) if job.home.is_some_and(|home| home != thread) => {
                     self.departures.fetch_add(1, Relaxed);
-                    drop(server);
+                    // Before the loop is free: its home may find the loop ended and leave.
                     self.send_home(job);
+                    drop(server);
                 }
                 Ok(Next::Job(mut job)) => {
                     self.departures.fetch_add(1, Relaxed);
@@ -178,8 +179,7 @@ impl<A: Application> Crew<A> {
                 }
                 Ok(Next::Ended) => {
                     drop(server);
-                    self.end();
-                    return Ok(());
+                    self.end(); // `take` says what is left for this thread.
                 }
                 Err(errno) => {
                     drop(server);
@@ -269,10 +269,13 @@ impl<A: Application> Crew<A> {
                 self.letters.fetch_sub(1, SeqCst);
                 return Ok(Turn::Mail(job));
             }
-            if rest.ended {
-                return Ok(Turn::Ended);
-            }
+            let has_ended = rest.ended;
             drop(rest);
+            if has_ended {
+                // A job of this thread that came back while the loop was ending has been taken in by nobody.
+                let is_left = !lock(&self.back).is_empty();
+                return Ok(if is_left { Turn::Loop(lock(&self.server)) } else { Turn::Ended });
+            }
             if let Some(server) = self.try_take() {
                 return Ok(Turn::Loop(server));
             }
