@@ -148,8 +148,9 @@ def test_a_late_request_is_answered_for_and_its_worker_replaced(serve: Serve, ga
     server.wait_for_log(r"WORKER TIMEOUT \(pid:\d+\): GET /late\?secret[\s\S]*threaded\.py\", line \d+, in _held")
     assert server.get("/").body == b"done", "by the other thread, or by the successor"
     server.wait_for_ready(2)
-    booted = server.log.index("WORKER TIMEOUT")
-    assert server.log.index("Booting worker", booted) < server.log.find("Worker exiting", booted) % (1 << 60)
+    if threads == "2":  # A worker without a thread left has nothing to stay for.
+        late_at = server.log.index("WORKER TIMEOUT")
+        assert "Worker exiting" not in server.log[late_at : server.log.index("Booting worker", late_at)]
     gate.release()
     server.wait_for_workers(1, without=[old])
     assert server.get("/").body == b"done"
