@@ -2,11 +2,9 @@
 //!
 //! Owns       `start_response`, the `write` it returns, and `wsgi.early_hints`: three faces of one object.
 //! Never      outlives its exchange in effect: once the answer is finished, a call says so and does nothing.
-//! Invariant  the pointer to the outbox is set only while its job is inside the application, which is the
-//!            only time at which the outbox it points to cannot move or be used by anybody else.
+//! Invariant  it owns its job's outbox while the job is inside the application, and only then.
 
-use std::os::fd::{BorrowedFd, RawFd};
-use std::ptr::NonNull;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use bicorn_reactor::{Flush, Gate, Outbox};
@@ -23,17 +21,19 @@ use crate::response::Response;
 use crate::response_head::early_hint;
 
 /// Bounds of what `write()` may hold back.
-#[derive(Clone, Copy, Debug)]
 pub struct WriteRules {
     /// Bytes that may wait for a slow reader before `write()` waits itself.
     pub waiting_bytes: u64,
     /// How long it then waits for the reader to take anything, in milliseconds.
     pub patience_ms: u64,
+    /// How a greenlet waits, which must not block its thread: called with a descriptor and seconds, true
+    /// once the descriptor is writable. None to block.
+    pub wait: Option<Py<PyAny>>,
 }
 
 struct Wire {
-    outbox: NonNull<Outbox<Chunk>>,
-    socket: RawFd,
+    outbox: Outbox<Chunk>,
+    socket: Arc<OwnedFd>,
     gate: Option<Arc<Gate>>,
 }
 
@@ -43,48 +43,42 @@ pub struct Exchange {
     /// The response.
     pub response: Response,
     wire: Option<Wire>,
-    rules: WriteRules,
+    rules: Arc<WriteRules>,
     /// Bytes that left while the application ran, which the loop has not counted.
     sent_early: usize,
     /// Whoever called the application: the only thread that may touch the outbox.
     thread: usize,
 }
 
-// SAFETY: everything here is touched with the interpreter lock held, and the pointer in `wire` is
-// cleared before the job goes on without the application.
-unsafe impl Send for Exchange {}
-// SAFETY: as above.
-unsafe impl Sync for Exchange {}
-
 #[pymethods]
 impl Exchange {
     /// `write(data)`.
-    fn __call__(&mut self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn __call__(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let Ok(block) = data.cast::<PyBytes>() else {
             return Err(not_bytes(data));
         };
-        self.write(py, block)
+        slf.try_borrow_mut()?.write(block)?;
+        send_now(slf)
     }
 }
 
 impl Exchange {
     /// An exchange between two requests.
-    pub fn new(server: &[u8], rules: WriteRules) -> Self {
+    pub fn new(server: &[u8], rules: Arc<WriteRules>) -> Self {
         Self { response: Response::new(server), wire: None, rules, sent_early: 0, thread: 0 }
     }
 
     /// The application is entered: it may write.
     #[inline]
-    pub fn enter(&mut self, outbox: &mut Outbox<Chunk>, socket: BorrowedFd<'_>, gate: Option<Arc<Gate>>) {
-        let socket = std::os::fd::AsRawFd::as_raw_fd(&socket);
-        self.wire = Some(Wire { outbox: NonNull::from(outbox), socket, gate });
+    pub fn enter(&mut self, outbox: Outbox<Chunk>, socket: Arc<OwnedFd>, gate: Option<Arc<Gate>>) {
+        self.wire = Some(Wire { outbox, socket, gate });
         self.thread = this_thread();
     }
 
-    /// The application has returned.
+    /// The application has returned: the job gets its outbox back.
     #[inline]
-    pub fn leave(&mut self) {
-        self.wire = None;
+    pub fn leave(&mut self) -> Outbox<Chunk> {
+        self.wire.take().map(|wire| wire.outbox).unwrap_or_default()
     }
 
     /// Bytes sent so far that nobody has counted.
@@ -100,10 +94,8 @@ impl Exchange {
     /// The job is not inside the application.
     #[inline]
     pub fn parts(&mut self) -> PyResult<(&mut Response, &mut Outbox<Chunk>)> {
-        let wire = self.wire.as_ref().ok_or_else(|| PyRuntimeError::new_err("this request is over"))?;
-        // SAFETY: the job is inside the application and uses the outbox through this pointer only; see
-        // the invariant of this module. The exchange is borrowed for as long as the outbox is.
-        Ok((&mut self.response, unsafe { &mut *wire.outbox.as_ptr() }))
+        let wire = self.wire.as_mut().ok_or_else(|| PyRuntimeError::new_err("this request is over"))?;
+        Ok((&mut self.response, &mut wire.outbox))
     }
 
     /// An application that handed `write` or `early_hints` to another thread could call it at any
@@ -115,7 +107,7 @@ impl Exchange {
         Err(PyRuntimeError::new_err("this must be called in the thread that the application was called in"))
     }
 
-    fn write(&mut self, py: Python<'_>, block: &Bound<'_, PyBytes>) -> PyResult<()> {
+    fn write(&mut self, block: &Bound<'_, PyBytes>) -> PyResult<()> {
         self.refuse_other_threads()?;
         let (response, outbox) = self.parts()?;
         if response.ended {
@@ -125,7 +117,7 @@ impl Exchange {
             response.send_head(outbox, None);
         }
         response.send_body(outbox, block.clone());
-        self.send_now(py)
+        Ok(())
     }
 
     fn start_response(
@@ -146,7 +138,7 @@ impl Exchange {
         self.response.start(status, headers)
     }
 
-    fn early_hints(&mut self, py: Python<'_>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn early_hints(&mut self, headers: &Bound<'_, PyAny>) -> PyResult<()> {
         self.refuse_other_threads()?;
         let hint = early_hint(headers)?;
         let Ok((response, outbox)) = self.parts() else { return Ok(()) };
@@ -154,44 +146,58 @@ impl Exchange {
             return Ok(());
         }
         outbox.push(&hint);
-        self.send_now(py)
+        Ok(())
     }
 
-    /// Gives the kernel what it takes; waits only once too much has gathered.
-    fn send_now(&mut self, py: Python<'_>) -> PyResult<()> {
-        let Some(Wire { socket, gate, .. }) = &self.wire else { return Ok(()) };
+    /// Gives the kernel what it takes; the socket, if the caller has to wait until it takes more.
+    fn flush(&mut self) -> PyResult<Option<Arc<OwnedFd>>> {
+        let Some(Wire { outbox, socket, gate }) = &mut self.wire else { return Ok(None) };
         if gate.as_ref().is_some_and(|gate| !gate.pass()) {
             return Err(os_error(Errno::TIMEDOUT)); // Its client was told so long ago.
         }
-        let socket = *socket;
+        let sent = &mut self.sent_early;
         loop {
-            let mut sent = 0;
-            let (_, outbox) = self.parts()?;
-            // SAFETY: the connection stays open while its application runs.
-            let flushed = outbox.flush(unsafe { BorrowedFd::borrow_raw(socket) }, |count| sent += count);
-            let waiting_bytes = outbox.waiting_bytes();
-            self.sent_early += sent;
-            match flushed {
-                Ok(Flush::Done) => return Ok(()),
+            match outbox.flush(socket.as_fd(), |count| *sent += count) {
+                Ok(Flush::Done) => return Ok(None),
                 Ok(Flush::Yielded) => {} // Nobody's turn but this application's.
-                Ok(Flush::Blocked) if waiting_bytes <= self.rules.waiting_bytes => return Ok(()),
-                Ok(Flush::Blocked) => self.wait_writable(py, socket)?,
+                Ok(Flush::Blocked) if outbox.waiting_bytes() <= self.rules.waiting_bytes => return Ok(None),
+                Ok(Flush::Blocked) => return Ok(Some(Arc::clone(socket))),
                 Err(errno) => return Err(os_error(errno)),
             }
         }
     }
+}
 
-    fn wait_writable(&self, py: Python<'_>, socket: RawFd) -> PyResult<()> {
+/// Sends what `write()` or `early_hints()` has put into the outbox; waits only once too much has gathered.
+/// Nothing is borrowed meanwhile: the application may well end in another greenlet.
+fn send_now(exchange: &Bound<'_, Exchange>) -> PyResult<()> {
+    loop {
+        let (socket, rules) = {
+            let mut borrowed = exchange.try_borrow_mut()?;
+            match borrowed.flush()? {
+                Some(socket) => (socket, Arc::clone(&borrowed.rules)),
+                None => return Ok(()),
+            }
+        };
+        rules.wait_writable(exchange.py(), &socket)?;
+    }
+}
+
+impl WriteRules {
+    fn wait_writable(&self, py: Python<'_>, socket: &OwnedFd) -> PyResult<()> {
+        let Some(wait) = &self.wait else { return self.poll_writable(py, socket) };
+        let seconds = self.patience_ms as f64 / 1_000.0;
+        let ready = wait.bind(py).call1((socket.as_raw_fd(), seconds))?.is_truthy()?;
+        if ready { Ok(()) } else { Err(os_error(Errno::TIMEDOUT)) }
+    }
+
+    fn poll_writable(&self, py: Python<'_>, socket: &OwnedFd) -> PyResult<()> {
         let patience = Timespec {
-            tv_sec: (self.rules.patience_ms / 1_000) as i64,
-            tv_nsec: (self.rules.patience_ms % 1_000 * 1_000_000) as i64,
+            tv_sec: (self.patience_ms / 1_000) as i64,
+            tv_nsec: (self.patience_ms % 1_000 * 1_000_000) as i64,
         };
         loop {
-            let ready = py.detach(|| {
-                // SAFETY: as in `send_now`.
-                let socket = unsafe { BorrowedFd::borrow_raw(socket) };
-                poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&patience))
-            });
+            let ready = py.detach(|| poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&patience)));
             match ready {
                 Ok(0) => return Err(os_error(Errno::TIMEDOUT)),
                 Ok(_) => return Ok(()),
@@ -238,8 +244,8 @@ pub struct Handles {
 
 impl Handles {
     /// Fresh handles.
-    pub fn new(py: Python<'_>, server: &[u8], rules: WriteRules) -> PyResult<Self> {
-        let exchange = Py::new(py, Exchange::new(server, rules))?;
+    pub fn new(py: Python<'_>, server: &[u8], rules: &Arc<WriteRules>) -> PyResult<Self> {
+        let exchange = Py::new(py, Exchange::new(server, Arc::clone(rules)))?;
         Ok(Self {
             start_response: bound(py, &START_RESPONSE, &exchange)?,
             early_hints: bound(py, &EARLY_HINTS, &exchange)?,
@@ -306,7 +312,8 @@ unsafe extern "C" fn early_hints(slf: *mut ffi::PyObject, headers: *mut ffi::PyO
         let (exchange, headers) = unsafe {
             (Borrowed::from_ptr(py, slf).cast_unchecked::<Exchange>(), Borrowed::from_ptr(py, headers))
         };
-        exchange.try_borrow_mut()?.early_hints(py, &headers)?;
+        exchange.try_borrow_mut()?.early_hints(&headers)?;
+        send_now(&exchange)?;
         Ok(py.None().into_ptr())
     })
 }

@@ -59,6 +59,8 @@ struct DriverOptions {
     ready_state: u64,
     /// Both ends of the queue of connections that change workers: in, out.
     handover_fds: Option<(i32, i32)>,
+    /// How a greenlet waits for a slow reader: see `WriteRules`.
+    wait_writable: Option<Py<PyAny>>,
     queue_timeout: f64,
     limit_concurrency: usize,
     gc_out_of_band: u64,
@@ -163,8 +165,11 @@ impl Site {
         let environ_rules = Arc::new(options.environ_rules(py, &self.listeners, &wire)?);
         let (rules, timeouts, spool) = (wire.rules(), options.timeouts(), options.spool());
         let (proxy, proxies) = (wire.proxy_rules(), wire.proxies()?);
-        let write_rules =
-            WriteRules { waiting_bytes: options.body_buffer_size as u64, patience_ms: timeouts.write_ms };
+        let write_rules = Arc::new(WriteRules {
+            waiting_bytes: options.body_buffer_size as u64,
+            patience_ms: timeouts.write_ms,
+            wait: options.wait_writable,
+        });
         let unusable =
             |what| move |errno: rustix::io::Errno| PyOSError::new_err((errno.raw_os_error(), what));
         let orders = Arc::new(Orders::new().map_err(unusable("cannot make an event descriptor"))?);

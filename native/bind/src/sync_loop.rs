@@ -58,10 +58,13 @@ impl Watchman {
                     .map(|patience| Timespec { tv_sec: 0, tv_nsec: i64::from(patience.subsec_nanos()) });
                 // Whatever keeps it from waiting or holding the loop, the main thread meets as well.
                 let rung = poll(&mut [PollFd::new(watch.bell(), PollFlags::IN)], patience.as_ref());
-                if rung.is_err_and(|errno| errno != Errno::INTR)
-                    || watch.turn(&mut Unattached::default()).is_err()
-                {
+                if rung.is_err_and(|errno| errno != Errno::INTR) {
                     return;
+                }
+                match watch.turn(&mut Unattached::default()) {
+                    Ok(true) => crew.pass_signal_on(),
+                    Ok(false) => {}
+                    Err(_) => return,
                 }
             }
         };

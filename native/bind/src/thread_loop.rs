@@ -12,8 +12,8 @@ use std::time::Duration;
 use bicorn_reactor::clock::{HttpDate, monotonic_ns};
 use bicorn_reactor::crew::TICK;
 use bicorn_reactor::timer::Token;
-use bicorn_reactor::{Crew, Gate, Job, Notice, Order, Orders, Outbox, Unattached, Waiter, Watch};
-use pyo3::exceptions::PyValueError;
+use bicorn_reactor::{Crew, Gate, Job, Notice, Order, Orders, Outbox, Task, Unattached, Waiter, Watch};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -25,7 +25,7 @@ use crate::front::Front;
 use crate::options::{Listener, Options, Parts, Site};
 use crate::scoreboard::Slot;
 use crate::sync_loop::Ended;
-use crate::wsgi::{Wsgi, push_error};
+use crate::wsgi::{Wsgi, name, push_error};
 
 /// How often the main thread looks at its threads, and shows that the worker lives.
 const LOOK: Duration = Duration::from_millis(500);
@@ -76,10 +76,13 @@ impl Post {
         doing.socket.clone_from(&job.socket);
         doing.late = false;
         doing.request.clear();
-        let request = &job.request;
-        doing.request.extend_from_slice(request.head.method.of(&request.bytes));
+        let (method, target) = name(job);
+        doing.request.extend_from_slice(method);
         doing.request.push(b' ');
-        doing.request.extend_from_slice(request.head.target.of(&request.bytes));
+        doing.request.extend_from_slice(target);
+        if job.task != Task::Call {
+            self.gate.pass(); // Its answer has begun.
+        }
         job.gate = Some(Arc::clone(&self.gate));
         let now_ns = monotonic_ns();
         self.entered_ns.store(now_ns, SeqCst);
@@ -105,6 +108,18 @@ struct Late {
     socket: Option<Arc<OwnedFd>>,
 }
 
+/// A thread that is lost to a bug of ours takes its job with it: the worker ends, and another takes its place.
+struct Unwound<'a>(&'a ThreadLoop);
+
+impl Drop for Unwound<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.bugged.store(true, SeqCst);
+            self.0.crew.end();
+        }
+    }
+}
+
 /// The loop of one worker with threads.
 #[pyclass(frozen, module = "bicorn._core")]
 pub struct ThreadLoop {
@@ -116,6 +131,8 @@ pub struct ThreadLoop {
     timeout: Duration,
     /// Signal handlers may be due on the main thread.
     signalled: AtomicBool,
+    /// A thread has panicked.
+    bugged: AtomicBool,
     /// When it was told to end at once; 0 before.
     stopped_ns: AtomicU64,
 }
@@ -151,12 +168,14 @@ impl ThreadLoop {
             posts: (0..threads).map(|_| Post::default()).collect(),
             timeout: Duration::from_secs_f64(timeout),
             signalled: AtomicBool::new(false),
+            bugged: AtomicBool::new(false),
             stopped_ns: AtomicU64::new(0),
         })
     }
 
     /// Serves in the calling thread, the one with this number, until the loop has ended.
     fn work(&self, py: Python<'_>, thread: usize) -> PyResult<()> {
+        let _guard = Unwound(self);
         let post = self.posts.get(thread).ok_or_else(|| PyValueError::new_err("no such thread"))?;
         post.at_work.store(true, SeqCst);
         let run = |job: &mut Job<Front>, _: &mut Unattached| {
@@ -195,6 +214,9 @@ impl ThreadLoop {
                 break;
             }
             self.look_for_late_requests(py);
+        }
+        if self.bugged.load(SeqCst) {
+            return Err(PyRuntimeError::new_err("a bug in Bicorn: a thread of this worker has panicked"));
         }
         match self.wsgi.fatal().take() {
             Some(error) => Err(error),

@@ -8,13 +8,12 @@
 //!            worker may be in here too.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bicorn_reactor::clock::{HttpDate, monotonic_ns};
 use bicorn_reactor::scoreboard::Slot as Row;
-use bicorn_reactor::{Handler, Job, Left, Order, Orders, Outbox, Outcome};
+use bicorn_reactor::{Handler, Job, Left, Order, Orders, Outbox, Outcome, Task};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyStopIteration, PySystemExit};
 use pyo3::ffi;
 use pyo3::intern;
@@ -57,7 +56,7 @@ pub struct WsgiSetup {
     /// The value of the Server field.
     pub server: Vec<u8>,
     /// Bounds of `write()`.
-    pub write_rules: WriteRules,
+    pub write_rules: Arc<WriteRules>,
     /// What the loop is told.
     pub orders: Arc<Orders>,
     /// Requests after which garbage is collected; 0 leaves that to the interpreter.
@@ -169,7 +168,7 @@ impl Wsgi {
         }
         let handles = match self.handles.take() {
             Some(handles) => handles,
-            None => Handles::new(py, &self.setup.server, self.setup.write_rules)?,
+            None => Handles::new(py, &self.setup.server, &self.setup.write_rules)?,
         };
         {
             let mut exchange = handles.exchange.bind(py).borrow_mut();
@@ -345,7 +344,7 @@ impl Wsgi {
     fn leave(&self, py: Python<'_>, open: Open, job: &mut Job<Front>) {
         let left_ns = monotonic_ns();
         let mut exchange = open.exchange(py).borrow_mut();
-        exchange.leave();
+        job.outbox = exchange.leave();
         job.sent += exchange.take_sent_early();
         let status = exchange.response.status;
         job.left = Some(Left { entered_ns: open.entered_ns, left_ns, status });
@@ -453,10 +452,7 @@ impl Handler<Front> for Wsgi {
             Ok(open) => open,
             Err(why) => return self.unopened(py, job, why),
         };
-        // The exchange points to it: it must not be reachable through the job meanwhile.
-        let mut outbox = std::mem::take(&mut job.outbox);
-        let socket = job.socket.as_deref().expect("a job that calls has its socket");
-        open.exchange(py).borrow_mut().enter(&mut outbox, socket.as_fd(), job.gate.clone());
+        enter(open.exchange(py), job);
         open.context.enter(py);
         let given = self.run(py, &mut open);
         if !self.birthplace.is_here() {
@@ -465,10 +461,11 @@ impl Handler<Front> for Wsgi {
         let outcome = match given {
             Ok(Given::Part(iterator, result)) => {
                 open.context.exit(py);
-                open.exchange(py).borrow_mut().leave();
+                job.outbox = open.exchange(py).borrow_mut().leave();
                 self.slot().request_paused();
-                job.stream = Some(Stream { open, iterator, result, name: name(job) });
-                job.outbox = outbox;
+                let (method, target) = name(job);
+                let name = (method.to_vec(), target.to_vec());
+                job.stream = Some(Stream { open, iterator, result, name });
                 return Outcome::More;
             }
             Ok(Given::All(outcome)) => outcome,
@@ -476,7 +473,6 @@ impl Handler<Front> for Wsgi {
         };
         open.context.exit(py);
         self.leave(py, open, job);
-        job.outbox = outbox;
         outcome
     }
 
@@ -484,9 +480,7 @@ impl Handler<Front> for Wsgi {
         let py = self.py();
         let Some(stream) = job.stream.take() else { return Outcome::Aborted { reset: false } };
         self.slot().request_resumed(monotonic_ns(), &stream.name.0, &stream.name.1);
-        let mut outbox = std::mem::take(&mut job.outbox);
-        let socket = job.socket.as_deref().expect("a job that pulls has its socket");
-        stream.open.exchange(py).borrow_mut().enter(&mut outbox, socket.as_fd(), job.gate.clone());
+        enter(stream.open.exchange(py), job);
         stream.open.context.enter(py);
         let given = step(stream.open.exchange(py), stream.iterator.bind(py));
         if !self.birthplace.is_here() {
@@ -495,10 +489,9 @@ impl Handler<Front> for Wsgi {
         let outcome = match given {
             Ok(Step::More) => {
                 stream.open.context.exit(py);
-                stream.open.exchange(py).borrow_mut().leave();
+                job.outbox = stream.open.exchange(py).borrow_mut().leave();
                 self.slot().request_paused();
                 job.stream = Some(stream);
-                job.outbox = outbox;
                 return Outcome::More;
             }
             Ok(Step::End(end)) => self.ended(py, &stream.open, end),
@@ -509,7 +502,6 @@ impl Handler<Front> for Wsgi {
         self.close(py, result.bind(py));
         open.context.exit(py);
         self.leave(py, open, job);
-        job.outbox = outbox;
         outcome
     }
 
@@ -523,8 +515,20 @@ impl Handler<Front> for Wsgi {
     }
 }
 
-/// Method and target of a job's request.
-fn name(job: &Job<Front>) -> (Vec<u8>, Vec<u8>) {
+/// The application may write: its exchange has the job's outbox meanwhile.
+#[inline]
+fn enter(exchange: &Bound<'_, Exchange>, job: &mut Job<Front>) {
+    let outbox = std::mem::take(&mut job.outbox);
+    let socket = job.socket.clone().expect("only a job that abandons has no socket");
+    exchange.borrow_mut().enter(outbox, socket, job.gate.clone());
+}
+
+/// Method and target of the request that a job belongs to; empty where there is nothing to name.
+pub fn name(job: &Job<Front>) -> (&[u8], &[u8]) {
     let request = &job.request;
-    (request.head.method.of(&request.bytes).to_vec(), request.head.target.of(&request.bytes).to_vec())
+    match (job.task, &job.stream) {
+        (Task::Call, _) => (request.head.method.of(&request.bytes), request.head.target.of(&request.bytes)),
+        (_, Some(stream)) => (&stream.name.0, &stream.name.1),
+        (_, None) => (b"", b""),
+    }
 }

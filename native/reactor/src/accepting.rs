@@ -53,15 +53,12 @@ impl<A: Application> Server<A> {
         }
         // With siblings on the same queue each takes one and lets the next be woken.
         let most = if self.sources.shared { 1 } else { ACCEPTS_PER_TURN };
-        for _ in 0..most.min(self.sources.connections_max - self.connections.len()) {
+        for _ in 0..most.min(self.sources.connections_max.saturating_sub(self.connections.len())) {
             if !self.accept_one(listener) {
                 break;
             }
         }
-        if self.connections.len() >= self.sources.connections_max {
-            self.closed.full = true;
-            self.ignore_listeners();
-        } else if self.sources.shared {
+        if !self.close_if_full() && self.sources.shared {
             self.step_back(listener);
         }
     }
@@ -77,6 +74,15 @@ impl<A: Application> Server<A> {
         for listener in 0..self.sources.listeners.len() {
             self.accept(listener);
         }
+    }
+
+    /// Accepts nothing more while as many connections are open as may be.
+    pub(crate) fn close_if_full(&mut self) -> bool {
+        if self.connections.len() >= self.sources.connections_max && !self.closed.full {
+            self.closed.full = true;
+            self.ignore_listeners();
+        }
+        self.closed.full
     }
 
     /// Goes to the end of the listener's line of waiters: the kernel wakes the first exclusive
@@ -171,6 +177,9 @@ impl<A: Application> Server<A> {
     }
 
     pub(crate) fn watch_listeners(&self) -> Result<(), Errno> {
+        if self.core.draining {
+            return Ok(()); // What comes now is for others.
+        }
         let exclusive = if self.sources.shared { EventFlags::EXCLUSIVE } else { EventFlags::empty() };
         for (index, listener) in self.sources.listeners.iter().enumerate() {
             let data = special(FIRST_LISTENER + index as u32);

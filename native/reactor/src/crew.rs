@@ -88,6 +88,8 @@ pub struct Crew<A: Application> {
     watch_sleeps: AtomicBool,
     watch_bell: Bell,
     hands_over: bool,
+    /// A signal arrived while the watch held the loop.
+    signal_due: AtomicBool,
     /// Jobs that have left the loop.
     departures: AtomicU64,
     /// The last application call took longer than a tick: more are to be expected.
@@ -123,6 +125,7 @@ impl<A: Application> Crew<A> {
             watch_holds: AtomicBool::new(false),
             watch_sleeps: AtomicBool::new(false),
             watch_bell: Bell::new()?,
+            signal_due: AtomicBool::new(false),
             departures: AtomicU64::new(0),
             slow: AtomicBool::new(false),
         })
@@ -142,6 +145,10 @@ impl<A: Application> Crew<A> {
     ) -> Result<(), E> {
         let mut held = None;
         loop {
+            if self.signal_due.load(Relaxed) && self.signal_due.swap(false, SeqCst) {
+                drop(held.take()); // Signal handlers may take their time.
+                look(Notice::Signal)?;
+            }
             if self.letters.load(SeqCst) > 0 {
                 held = None; // One of them may be for this thread: `take` looks.
             }
@@ -196,9 +203,7 @@ impl<A: Application> Crew<A> {
         self.letters.fetch_add(1, SeqCst);
         lock(&self.rest).mail[home].push_back(job);
         self.call.notify_all();
-        if self.asleep.load(SeqCst) {
-            self.orders.ring(); // It may be the one that waits in the loop by now.
-        }
+        self.orders.ring(); // It may be the one that is about to wait in the loop.
     }
 
     /// Whether connections can change workers.
@@ -221,10 +226,13 @@ impl<A: Application> Crew<A> {
     }
 
     fn take_back(&self, server: &mut Server<A>) {
-        for token in std::mem::take(&mut *lock(&self.written_off)) {
+        // Taken first: what follows may run Python code, and that may give jobs back.
+        let written_off = std::mem::take(&mut *lock(&self.written_off));
+        for token in written_off {
             server.write_off(token);
         }
-        for job in std::mem::take(&mut *lock(&self.back)) {
+        let back = std::mem::take(&mut *lock(&self.back));
+        for job in back {
             server.complete(job);
         }
     }
@@ -279,7 +287,7 @@ impl<A: Application> Crew<A> {
             if let Some(server) = self.try_take() {
                 return Ok(Turn::Loop(server));
             }
-            self.resting.fetch_add(1, SeqCst);
+            self.lie_down();
             if self.watch_holds.load(SeqCst) {
                 self.orders.ring(); // It lets go for whoever rests.
             }
@@ -288,11 +296,19 @@ impl<A: Application> Crew<A> {
                 while rest.called == 0 && rest.mail[thread].is_empty() && !rest.ended {
                     rest = self.call.wait(rest).unwrap_or_else(PoisonError::into_inner);
                 }
-                rest.called = rest.called.saturating_sub(1);
+                if rest.mail[thread].is_empty() {
+                    rest.called = rest.called.saturating_sub(1);
+                }
+                // With the lock held: whoever calls must not count on one that is up already.
+                self.resting.fetch_sub(1, SeqCst);
             });
-            self.resting.fetch_sub(1, SeqCst);
             look(Notice::Rested)?;
         }
+    }
+
+    fn lie_down(&self) {
+        let _rest = lock(&self.rest);
+        self.resting.fetch_add(1, SeqCst);
     }
 
     /// A thread is about to leave the loop for an application.
@@ -313,6 +329,12 @@ impl<A: Application> Crew<A> {
             self.call.notify_one();
         }
         rest.called > 0
+    }
+
+    /// Leaves a signal that the watch has seen to the threads of the crew.
+    pub fn pass_signal_on(&self) {
+        self.signal_due.store(true, SeqCst);
+        self.orders.ring();
     }
 
     /// Makes the watch take a turn.

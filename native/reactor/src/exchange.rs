@@ -131,6 +131,7 @@ fn begin<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, inp
             Ok(input.len())
         }
         Err(refusal) => {
+            *head = Head::default(); // What was parsed of it points to bytes that are not kept.
             core.keep_job(job);
             Err(refuse(connection, core, &refusal))
         }
@@ -151,7 +152,7 @@ fn begin_complete<A: Application>(
         Framing::Length(length) if length <= rest.len() as u64 && allowed(core, length) => {
             let length = length as usize;
             if length > 0 {
-                job.request.body = RequestBody::Memory(rest[..length].to_vec());
+                job.request.body = core.spool.hold(&rest[..length]);
             }
             issue(connection, core, job).map(|()| used + length)
         }

@@ -80,6 +80,8 @@ impl Handover {
     /// # Errors
     /// `AGAIN` when there is none; `PROTO` for a message that is none of ours.
     pub fn take(&self) -> Result<Moving<OwnedFd>, Errno> {
+        // Without a descriptor left the kernel would drop the connection: it waits for somebody else then.
+        drop(rustix::io::fcntl_dupfd_cloexec(&self.take, 0)?);
         let mut message = [0; MESSAGE_BYTES_MAX];
         let mut room = [MaybeUninit::uninit(); ROOM];
         let mut rights = RecvAncillaryBuffer::new(&mut room);

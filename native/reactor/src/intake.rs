@@ -7,9 +7,10 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use bicorn_wire::{BodyDecoder, BodyStep, Refusal};
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -33,20 +34,60 @@ pub struct SpoolRules {
 #[derive(Clone, Debug)]
 pub struct Spool {
     rules: Arc<SpoolRules>,
-    /// Counted by whoever holds the loop, so that a load and a store are enough.
-    held: Arc<AtomicUsize>,
+    total: Arc<AtomicUsize>,
 }
 
 impl Spool {
     /// A spool that holds nothing yet.
     pub fn new(rules: SpoolRules) -> Self {
-        Self { rules: Arc::new(rules), held: Arc::new(AtomicUsize::new(0)) }
+        Self { rules: Arc::new(rules), total: Arc::default() }
+    }
+
+    /// Room for a body of which nothing is there yet.
+    fn room(&self, bytes: usize) -> Held {
+        Held { bytes: Vec::with_capacity(bytes), total: Arc::clone(&self.total) }
+    }
+
+    /// A body that is there already.
+    pub fn hold(&self, data: &[u8]) -> RequestBody {
+        let mut held = self.room(data.len());
+        held.extend(data);
+        RequestBody::Memory(held)
+    }
+}
+
+/// Bytes of a body in memory, counted among what the worker holds for as long as they live, wherever
+/// they go.
+#[derive(Debug)]
+pub struct Held {
+    bytes: Vec<u8>,
+    total: Arc<AtomicUsize>,
+}
+
+impl Held {
+    fn extend(&mut self, data: &[u8]) {
+        self.bytes.extend_from_slice(data);
+        self.total.fetch_add(data.len(), Relaxed);
+    }
+}
+
+impl Deref for Held {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes.len(), Relaxed);
     }
 }
 
 #[derive(Debug)]
 enum Store {
-    Memory(Vec<u8>),
+    Memory(Held),
     File(File, u64),
 }
 
@@ -57,7 +98,7 @@ pub enum RequestBody {
     #[default]
     Empty,
     /// It was collected in memory.
-    Memory(Vec<u8>),
+    Memory(Held),
     /// It was collected in an unnamed file of this length, positioned at its start.
     File(File, u64),
 }
@@ -85,7 +126,6 @@ pub enum IntakeError {
 pub struct Body {
     decoder: BodyDecoder,
     store: Store,
-    counted: usize,
     spool: Spool,
 }
 
@@ -93,12 +133,7 @@ impl Body {
     /// Starts to receive; `expected` is the announced length, if there is one.
     pub fn new(decoder: BodyDecoder, expected: Option<u64>, spool: &Spool) -> Self {
         let reserve = expected.unwrap_or(0).min(RESERVE_BYTES_MAX).min(spool.rules.body_bytes as u64);
-        Self {
-            decoder,
-            store: Store::Memory(Vec::with_capacity(reserve as usize)),
-            counted: 0,
-            spool: spool.clone(),
-        }
+        Self { decoder, store: Store::Memory(spool.room(reserve as usize)), spool: spool.clone() }
     }
 
     /// Takes what belongs to this body from `input`.
@@ -123,10 +158,10 @@ impl Body {
     ///
     /// # Errors
     /// The spool file cannot be rewound.
-    pub fn finish(mut self) -> io::Result<RequestBody> {
-        match std::mem::replace(&mut self.store, Store::Memory(Vec::new())) {
-            Store::Memory(bytes) if bytes.is_empty() => Ok(RequestBody::Empty),
-            Store::Memory(bytes) => Ok(RequestBody::Memory(bytes)),
+    pub fn finish(self) -> io::Result<RequestBody> {
+        match self.store {
+            Store::Memory(held) if held.is_empty() => Ok(RequestBody::Empty),
+            Store::Memory(held) => Ok(RequestBody::Memory(held)),
             Store::File(mut file, len) => {
                 file.seek(SeekFrom::Start(0))?;
                 Ok(RequestBody::File(file, len))
@@ -135,35 +170,22 @@ impl Body {
     }
 
     fn keep(&mut self, data: &[u8]) -> io::Result<()> {
-        if let Store::Memory(bytes) = &mut self.store {
+        if let Store::Memory(held) = &mut self.store {
             let rules = &self.spool.rules;
-            let held = self.spool.held.load(Ordering::Relaxed) + data.len();
-            if bytes.len() + data.len() <= rules.body_bytes && held <= rules.total_bytes {
-                bytes.extend_from_slice(data);
-                self.counted += data.len();
-                self.spool.held.store(held, Ordering::Relaxed);
+            let total = self.spool.total.load(Relaxed) + data.len();
+            if held.len() + data.len() <= rules.body_bytes && total <= rules.total_bytes {
+                held.extend(data);
                 return Ok(());
             }
             let mut file = unnamed_file(&rules.directory)?;
-            file.write_all(bytes)?;
-            self.store = Store::File(file, bytes.len() as u64);
-            self.give_back();
+            file.write_all(held)?;
+            let len = held.len() as u64;
+            self.store = Store::File(file, len);
         }
         let Store::File(file, len) = &mut self.store else { unreachable!("made a file above") };
         file.write_all(data)?;
         *len += data.len() as u64;
         Ok(())
-    }
-
-    fn give_back(&mut self) {
-        self.spool.held.store(self.spool.held.load(Ordering::Relaxed) - self.counted, Ordering::Relaxed);
-        self.counted = 0;
-    }
-}
-
-impl Drop for Body {
-    fn drop(&mut self) {
-        self.give_back();
     }
 }
 
@@ -176,7 +198,7 @@ fn unnamed_file(directory: &Path) -> io::Result<File> {
         // Some filesystems (overlay on old kernels, NFS) know no O_TMPFILE: make one and unlink it.
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
             static SERIAL: AtomicU64 = AtomicU64::new(0);
-            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+            let serial = SERIAL.fetch_add(1, Relaxed);
             let path = directory.join(format!("bicorn-body-{}-{serial}", std::process::id()));
             let fd = openat(CWD, &path, flags | OFlags::CREATE | OFlags::EXCL, mode)?;
             std::fs::remove_file(&path)?;

@@ -18,7 +18,7 @@ use slab::Slab;
 
 use crate::accepting::Closed;
 use crate::application::{Application, Next, Waiter};
-use crate::connection::{Connection, Stage};
+use crate::connection::{Connection, Stage, Then};
 use crate::core::{Core, Verdict};
 use crate::exchange;
 use crate::handover::Handover;
@@ -87,6 +87,8 @@ pub struct Server<A: Application> {
     stopped: bool,
     /// Connections with a request that a sibling may run sooner, while every thread is busy.
     pub(crate) offered: Vec<Token>,
+    /// Jobs that have left and are not back.
+    out: usize,
     /// Connections that are not waited for at the end.
     written_off: usize,
     answered: u64,
@@ -106,6 +108,11 @@ pub(crate) fn special(key: u32) -> EventData {
 fn token_of(event: &Event) -> Token {
     let data = event.data.u64();
     Token { key: data as u32, generation: (data >> 32) as u32 }
+}
+
+/// Whether both directions of a connection are gone.
+fn has_hung_up(flags: EventFlags) -> bool {
+    flags.intersects(EventFlags::HUP | EventFlags::ERR)
 }
 
 /// Waits, and keeps what came of it in a form that may change threads.
@@ -146,6 +153,7 @@ impl<A: Application> Server<A> {
             signalled: false,
             stopped: false,
             offered: Vec::new(),
+            out: 0,
             written_off: 0,
             answered: 0,
             due: Vec::new(),
@@ -273,6 +281,7 @@ impl<A: Application> Server<A> {
                 Task::Pull | Task::Abandon => {}
             }
             self.core.app.slot().job_left();
+            self.out += 1;
             return Some(job);
         }
         None
@@ -298,6 +307,7 @@ impl<A: Application> Server<A> {
     /// Takes a job back that has run.
     #[inline]
     pub fn complete(&mut self, mut job: Box<Job<A>>) {
+        self.out -= 1;
         let slot = self.core.app.slot();
         slot.job_came_back();
         slot.sent(job.sent);
@@ -318,6 +328,14 @@ impl<A: Application> Server<A> {
             && let Some(connection) = self.connections.get_mut(token.key as usize)
             && connection.token == token
         {
+            if std::mem::take(&mut connection.written_off) {
+                // It came back after all, too late for another request on this connection.
+                self.written_off -= 1;
+                connection.gone = false;
+                if matches!(job.fate, Fate::Answered(Then::KeepAlive)) {
+                    job.fate = Fate::Answered(Then::Linger);
+                }
+            }
             let verdict = exchange::complete(connection, &mut self.core, &mut job);
             let gone = connection.gone && matches!(connection.stage, Stage::Responding(_));
             self.settle(token, if gone { Verdict::Close } else { verdict });
@@ -331,8 +349,9 @@ impl<A: Application> Server<A> {
 
     /// Whether the drain is over, or the loop was stopped.
     pub fn is_over(&self) -> bool {
-        let over = self.stopped || self.core.draining && self.connections.len() == self.written_off;
-        over && self.core.ready.is_empty()
+        // A job that is out may be the close() of an answer whose connection is gone.
+        let served = self.connections.len() == self.written_off && self.out <= self.written_off;
+        (self.stopped || self.core.draining && served) && self.core.ready.is_empty()
     }
 
     /// The end of the loop does not wait for this connection: its job may never come back.
@@ -425,12 +444,14 @@ impl<A: Application> Server<A> {
         }
         connection.half_closed |= flags.contains(EventFlags::RDHUP);
         let verdict = match connection.stage {
-            Stage::Idle if self.closed.busy => return self.offer(token),
+            Stage::Idle if self.closed.busy && connection.readable && !has_hung_up(flags) => {
+                return self.offer(token);
+            }
             Stage::Serving(_) => {
-                connection.gone |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
+                connection.gone |= has_hung_up(flags);
                 return;
             }
-            Stage::Responding(_) if flags.intersects(EventFlags::HUP | EventFlags::ERR) => Verdict::Close,
+            Stage::Responding(_) if has_hung_up(flags) => Verdict::Close,
             Stage::Responding(_) if flags.contains(EventFlags::OUT) => {
                 exchange::resume(connection, &mut self.core)
             }
@@ -496,7 +517,7 @@ impl<A: Application> Server<A> {
     fn dispatch_source(&mut self, key: u32) {
         match key {
             HANDOVER => {
-                if self.closed.is_open() && self.take_over() {
+                if self.closed.is_open() && self.take_over() && !self.close_if_full() {
                     self.queue_again();
                 }
             }

@@ -24,7 +24,8 @@ impl<A: Application> Server<A> {
     /// Hands a readable connection to an idle sibling, or keeps it in mind: the request in it waits here
     /// until a thread is back.
     pub(crate) fn offer(&mut self, token: Token) {
-        if !self.core.app.has_idle_sibling() || !self.give_away(token) {
+        let given = self.core.app.has_idle_sibling() && self.give_away(token);
+        if !given && !self.offered.contains(&token) {
             self.offered.push(token);
         }
     }
@@ -43,6 +44,9 @@ impl<A: Application> Server<A> {
         let Some(connection) = self.connections.get(token.key as usize) else { return false };
         if connection.token != token || !matches!(connection.stage, Stage::Idle) {
             return false;
+        }
+        if self.core.proxy.is_some() && connection.served {
+            return false; // The other worker would wait for a PROXY header, which comes once.
         }
         let origin = connection.peer.as_ref().and_then(|peer| self.core.app.movable(peer));
         let Some((listener, address)) = origin else { return false };
@@ -66,7 +70,12 @@ impl<A: Application> Server<A> {
                 self.open(socket, peer, served);
                 true
             }
-            Err(errno) => errno != Errno::AGAIN,
+            Err(Errno::AGAIN) => false,
+            Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS)) => {
+                self.rest_from_accepting(errno);
+                false
+            }
+            Err(_) => true,
         }
     }
 

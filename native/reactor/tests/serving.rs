@@ -45,7 +45,7 @@ const BUSY: Duration = Duration::from_millis(600);
 fn body_bytes(body: RequestBody) -> (Vec<u8>, &'static str) {
     match body {
         RequestBody::Empty => (Vec::new(), "none"),
-        RequestBody::Memory(bytes) => (bytes, "memory"),
+        RequestBody::Memory(bytes) => (bytes.to_vec(), "memory"),
         RequestBody::File(mut file, len) => {
             let mut bytes = Vec::new();
             file.read_to_end(&mut bytes).unwrap();

@@ -57,6 +57,13 @@ class EventletWorker(GreenWorker):
         except TimeoutError:
             return
 
+    def wait_writable(self, descriptor: int, seconds: float) -> bool:
+        try:
+            hubs.trampoline(descriptor, write=True, timeout=seconds, timeout_exc=TimeoutError)
+        except TimeoutError:
+            return False
+        return True
+
     def make_mailbox(self) -> Mailbox:
         return LightQueue()  # type: ignore[no-any-return]  # eventlet is untyped
 

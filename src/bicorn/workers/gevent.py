@@ -16,7 +16,7 @@ import gevent
 from gevent import hub, monkey
 from gevent.event import Event
 from gevent.queue import SimpleQueue
-from gevent.socket import wait_read
+from gevent.socket import wait_read, wait_write
 from greenlet import greenlet
 
 from bicorn.workers import pywsgi
@@ -60,6 +60,12 @@ class GeventWorker(GreenWorker):
     def wait(self, descriptor: int, seconds: float) -> None:
         with gevent.Timeout(seconds, False):
             wait_read(descriptor)
+
+    def wait_writable(self, descriptor: int, seconds: float) -> bool:
+        with gevent.Timeout(seconds, False):
+            wait_write(descriptor)
+            return True
+        return False
 
     def make_mailbox(self) -> Mailbox:
         return SimpleQueue()  # type: ignore[no-any-return]  # gevent is untyped

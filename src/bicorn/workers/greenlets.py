@@ -72,6 +72,10 @@ class GreenWorker(NativeWorker):
         """Let other greenlets run until the descriptor is readable, at most so long."""
         raise NotImplementedError
 
+    def wait_writable(self, descriptor: int, seconds: float) -> bool:
+        """Let other greenlets run until the descriptor is writable; False if that took longer."""
+        raise NotImplementedError
+
     def make_mailbox(self) -> Mailbox:
         """Make a queue whose get() lets other greenlets run."""
         raise NotImplementedError
@@ -93,6 +97,9 @@ class GreenWorker(NativeWorker):
         return reloader
 
     # -- requests --------------------------------------------------------------------------------
+
+    def waiter(self) -> Callable[[int, float], bool]:
+        return self.wait_writable
 
     def make_loop(self) -> GreenLoop:
         return GreenLoop(**self.site(), wake_fd=self.PIPE[0] if self.PIPE else None)

@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
 from typing import Any, ClassVar, Final, NoReturn, Protocol
@@ -117,6 +118,10 @@ class NativeWorker(Worker):
         """Give the number of requests that can run at once, for siblings that hand connections over."""
         return 1
 
+    def waiter(self) -> Callable[[int, float], bool] | None:
+        """Give what waits until a descriptor is writable, at most so many seconds; None to block the thread."""
+        return None
+
     def site(self) -> dict[str, Any]:
         """Give the arguments that the constructors of all loops share."""
         return {
@@ -159,6 +164,7 @@ class NativeWorker(Worker):
             "capacity": self.capacity(),
             "ready_state": int(SlotState.READY),
             "handover_fds": self.handover if self.HANDS_OVER else None,
+            "wait_writable": self.waiter(),
             "server": cfg.server_header,
             "shared_listeners": cfg.workers > 1,
         }
