@@ -74,6 +74,8 @@ pub struct Crew<A: Application> {
     back: Mutex<Vec<Box<Job<A>>>>,
     /// Connections whose jobs are not waited for.
     written_off: Mutex<Vec<Token>>,
+    /// Not zero while there is something in the two lists above that nobody has seen.
+    left: AtomicUsize,
     /// Whoever holds the loop may be waiting in the kernel.
     asleep: AtomicBool,
     rest: Mutex<Rest<A>>,
@@ -113,6 +115,7 @@ impl<A: Application> Crew<A> {
             orders,
             back: Mutex::new(Vec::new()),
             written_off: Mutex::new(Vec::new()),
+            left: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
             rest: Mutex::new(Rest {
                 mail: (0..threads).map(|_| VecDeque::new()).collect(),
@@ -225,7 +228,16 @@ impl<A: Application> Crew<A> {
         next
     }
 
+    #[inline]
     fn take_back(&self, server: &mut Server<A>) {
+        if self.left.load(SeqCst) > 0 {
+            self.take_back_what_is_left(server);
+        }
+    }
+
+    #[cold]
+    fn take_back_what_is_left(&self, server: &mut Server<A>) {
+        self.left.store(0, SeqCst); // Before the look: what is left from here on is seen the next time.
         // Taken first: what follows may run Python code, and that may give jobs back.
         let written_off = std::mem::take(&mut *lock(&self.written_off));
         for token in written_off {
@@ -248,6 +260,7 @@ impl<A: Application> Crew<A> {
             return Some(server);
         }
         lock(&self.back).push(job);
+        self.left.fetch_add(1, SeqCst);
         if self.asleep.load(SeqCst) {
             self.orders.ring();
         }
@@ -345,6 +358,7 @@ impl<A: Application> Crew<A> {
     /// Somebody else has answered for the job of this connection: the loop's end does not wait for it.
     pub fn write_off(&self, token: Token) {
         lock(&self.written_off).push(token);
+        self.left.fetch_add(1, SeqCst);
         self.orders.ring();
     }
 
