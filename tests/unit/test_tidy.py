@@ -130,3 +130,9 @@ def test_links_between_documents_lead_somewhere() -> None:
     documents = [*ROOT.glob("*.md"), *sources("docs", "bench", "examples", "native", suffix=".md")]
     links = [(path, link) for path in documents for link in LINK.findall(read(path))]
     assert [(name(path), link) for path, link in links if not (path.parent / link).exists()] == []
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    # Test folders are no packages: two modules of one name would be one to the import system.
+    names = [path.name for path in sources("tests") if path.name.startswith("test_")]
+    assert sorted(names) == sorted(set(names))
