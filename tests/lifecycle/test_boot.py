@@ -70,7 +70,7 @@ def test_the_cause_is_in_the_log_without_our_frames(start: Start) -> None:
 
 
 def test_an_asgi_application_is_told_what_to_do(serve: Serve) -> None:
-    server = serve("mine:app", files={"mine.py": "async def app(scope, receive, send): ...\n"})
+    server = serve("mine:app", "-k", "sync", files={"mine.py": "async def app(scope, receive, send): ...\n"})
     assert server.wait_exit() == 4
     assert "is an ASGI application" in server.log
 

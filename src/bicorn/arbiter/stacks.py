@@ -46,7 +46,9 @@ class StackCollector:
     def ask(self, handle: WorkerHandle, now: float, tell: Told) -> None:
         """Have `tell` called with the stacks of a living worker, in a later round."""
         question = self._questions.get(handle.pid)
-        if question is not None:
+        if not handle.is_born:
+            tell("(the worker is not forked yet)")
+        elif question is not None:
             question.tell.append(tell)
         else:
             self._begin(_Question(handle, now, [tell]), ASK_SIGNAL)

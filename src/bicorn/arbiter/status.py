@@ -49,7 +49,7 @@ def describe_worker(handle: WorkerHandle, now: float) -> dict[str, Any]:
     request = CurrentRequest.of(row)
     current = {"line": request.line, "running_s": round(request.age_s(now), 3)} if request is not None else None
     return {
-        "pid": handle.pid,
+        "pid": max(0, handle.pid),  # 0 until a template has forked it
         "age": handle.worker.age,
         "generation": handle.generation,
         "state": handle.state.value,

@@ -82,12 +82,17 @@ class AsgiWorker(Worker):
     event_loop: asyncio.AbstractEventLoop
     server: AsgiServer | None = None
     access: AccessLog | None = None
+    #: Set by a signal, which may come before there is a loop.
     _stopping: asyncio.Event
     _drained: asyncio.Event
     _is_quick: bool = False
     _has_lasting_websockets: bool = False
 
     # -- life ----------------------------------------------------------------------------------
+
+    def init_process(self) -> None:
+        self._stopping, self._drained = asyncio.Event(), asyncio.Event()
+        super().init_process()
 
     def run(self) -> None:
         kind = chosen_loop(self.cfg.asgi_loop)
@@ -107,7 +112,6 @@ class AsgiWorker(Worker):
                 self._report_lost_lines(self.access)
 
     async def _live(self) -> None:
-        self._stopping, self._drained = asyncio.Event(), asyncio.Event()
         # Until the lifespan has started, an end is a failed boot, and a reload then leaves the old workers.
         self.booted = False
         self._servers: list[asyncio.AbstractServer] = []
