@@ -82,17 +82,13 @@ class AsgiWorker(Worker):
     event_loop: asyncio.AbstractEventLoop
     server: AsgiServer | None = None
     access: AccessLog | None = None
-    #: Set by a signal, which may come before there is a loop.
     _stopping: asyncio.Event
     _drained: asyncio.Event
     _is_quick: bool = False
+    _is_living: bool = False  # a signal may come before there is anything to tell of it
     _has_lasting_websockets: bool = False
 
     # -- life ----------------------------------------------------------------------------------
-
-    def init_process(self) -> None:
-        self._stopping, self._drained = asyncio.Event(), asyncio.Event()
-        super().init_process()
 
     def run(self) -> None:
         kind = chosen_loop(self.cfg.asgi_loop)
@@ -112,6 +108,8 @@ class AsgiWorker(Worker):
                 self._report_lost_lines(self.access)
 
     async def _live(self) -> None:
+        self._stopping, self._drained = asyncio.Event(), asyncio.Event()
+        self._is_living = True
         # Until the lifespan has started, an end is a failed boot, and a reload then leaves the old workers.
         self.booted = False
         self._servers: list[asyncio.AbstractServer] = []
@@ -340,7 +338,8 @@ class AsgiWorker(Worker):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.alive = False
-        self._stopping.set()
+        if self._is_living:
+            self._stopping.set()
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         self.alive = False
