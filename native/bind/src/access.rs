@@ -21,6 +21,7 @@ use pyo3::types::{PyDict, PyString};
 
 use crate::lineage::Birthplace;
 use crate::response::Response;
+use crate::unsignalled::spawn_unsignalled;
 
 /// Lines beyond this are written at once, by the loop itself, which waits for the writer if it must:
 /// an output that takes nothing is not to fill the memory.
@@ -296,8 +297,7 @@ impl AccessLog {
             interval: Duration::from_millis(flush_interval_ms),
         });
         let of_thread = Arc::clone(&shared);
-        let writer =
-            std::thread::Builder::new().name("access-log".into()).spawn(move || of_thread.write_batches())?;
+        let writer = spawn_unsignalled("access-log", move || of_thread.write_batches())?;
         Ok(Self {
             pieces: compile(format).map_err(PyValueError::new_err)?,
             path,

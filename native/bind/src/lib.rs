@@ -33,6 +33,7 @@ mod sync_loop;
 mod text;
 mod thread_loop;
 mod trust;
+mod unsignalled;
 mod wire_options;
 mod wsgi;
 

@@ -16,6 +16,7 @@ use crate::deadline::{Patience, watch_thread};
 use crate::front::Front;
 use crate::options::{Listener, Options, Parts, Site};
 use crate::scoreboard::Slot;
+use crate::unsignalled::spawn_unsignalled;
 use crate::wsgi::Wsgi;
 
 /// What ends a loop early.
@@ -68,7 +69,7 @@ impl Watchman {
                 }
             }
         };
-        std::thread::Builder::new().name("bicorn-watch".into()).spawn(watch).map(Self)
+        spawn_unsignalled("bicorn-watch", watch).map(Self)
     }
 }
 
