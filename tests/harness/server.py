@@ -454,6 +454,19 @@ def children_of(pid: int) -> list[int]:
     return [child for _, child in sorted(found)]
 
 
+def suspend(pid: int) -> None:
+    """Stop a process with SIGSTOP, and wait until each of its threads has stopped."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def has_stopped() -> bool:
+        states = [
+            (task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()
+        ]
+        return set(states) == {"T"}
+
+    wait_until(has_stopped, f"{pid} has stopped")
+
+
 def _is_template(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return b"template" in (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"[")[0]

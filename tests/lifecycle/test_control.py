@@ -17,7 +17,7 @@ import pytest
 
 from harness.gate import Gate
 from harness.load import load
-from harness.server import Serve, Server, is_alive, wait_until
+from harness.server import Serve, Server, is_alive, suspend, wait_until
 
 Ctl = Callable[..., subprocess.CompletedProcess[str]]
 NO_ANSWER = 3
@@ -254,7 +254,7 @@ def test_stacks_of_a_worker_in_c_code(start: Callable[..., Server], ctl: Ctl) ->
 def test_stacks_of_a_stopped_worker(start: Callable[..., Server], ctl: Ctl) -> None:
     server = start("hello:app", "--log-level", "debug")
     (worker,) = server.wait_for_ready(1)
-    os.kill(worker, signal.SIGSTOP)
+    suspend(worker)
     assert "(no answer; the kernel says that the process is: T (stopped))" in ctl("stacks", server=server).stdout
     os.kill(worker, signal.SIGCONT)
 

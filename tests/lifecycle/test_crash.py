@@ -7,8 +7,10 @@ import re
 import signal
 from collections.abc import Callable
 
+import pytest
+
 from harness.gate import Gate
-from harness.server import Server, wait_until
+from harness.server import Server, suspend, wait_until
 
 Start = Callable[..., Server]
 REQUEST = b"GET /report HTTP/1.1\r\nHost: test.example\r\nConnection: close\r\n\r\n"
@@ -63,12 +65,20 @@ def test_a_request_gets_the_whole_timeout_however_long_the_worker_was_idle(start
     assert "WORKER TIMEOUT" not in server.log
 
 
+def test_an_idle_worker_is_alive_within_the_shortest_timeout(start: Start) -> None:
+    server = start("hello:app", "-t", "1")
+    (worker,) = server.wait_for_workers(1)
+    with pytest.raises(AssertionError, match="Booting worker with pid"):
+        server.wait_for_log("WORKER TIMEOUT", timeout=3.5)
+    assert server.wait_for_workers(1) == [worker]
+
+
 def test_a_worker_that_ignores_the_abort_is_killed(start: Start) -> None:
     # SIGSTOP: no signal but SIGKILL does anything to it.
     server = start("hello:app", "-t", "1")
     server.get("/")
     (stuck,) = server.wait_for_workers(1)
-    os.kill(stuck, signal.SIGSTOP)
+    suspend(stuck)
     server.wait_for_log(rf"WORKER TIMEOUT \(pid:{stuck}\)")
     server.wait_for_log(rf"Worker \(pid:{stuck}\) was sent SIGKILL!")
     server.wait_for_workers(1, without=[stuck])

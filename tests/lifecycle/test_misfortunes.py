@@ -19,7 +19,7 @@ import pytest
 
 from harness.gate import Gate
 from harness.load import load
-from harness.server import DEADLINE_S, Server, is_alive, wait_until
+from harness.server import DEADLINE_S, Server, is_alive, suspend, wait_until
 
 Start = Callable[..., Server]
 REQUEST = b"GET / HTTP/1.1\r\nHost: test.example\r\n\r\n"
@@ -110,7 +110,7 @@ def test_a_stopped_worker_keeps_nobody_else_waiting(lossless: Start) -> None:
     server = lossless("hello:app", "-w", "2", "-t", "5")
     stuck, other = server.wait_for_ready(2)
     # Stopped just so, the kernel may wake it for a connection that it cannot take any more.
-    os.kill(stuck, signal.SIGSTOP)
+    suspend(stuck)
     for _ in range(6):
         assert server.get("/", timeout=3).status == 200
     server.wait_for_log(rf"WORKER TIMEOUT \(pid:{stuck}\)")

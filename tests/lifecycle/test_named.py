@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.gate import Gate
-from harness.server import Serve, Server, wait_until
+from harness.server import Serve, Server, suspend, wait_until
 
 Start = Callable[..., Server]
 
@@ -78,7 +78,7 @@ def test_a_stopped_worker_is_reported_without_stacks(start: Start) -> None:
     server = start("hello:app", "-t", "1")
     server.get("/")
     (stuck,) = server.wait_for_workers(1)
-    os.kill(stuck, signal.SIGSTOP)
+    suspend(stuck)
     server.wait_for_log(rf"Worker \(pid:{stuck}, ready\) gave no sign of life for \d\.\d s; serving: .*\n\(")
 
 

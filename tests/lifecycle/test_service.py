@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.gate import Gate
-from harness.server import DEADLINE_S, Serve, Server
+from harness.server import DEADLINE_S, Serve, Server, suspend
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -179,7 +179,7 @@ def test_the_watchdog_is_not_fed_for_a_worker_that_hangs(start: Start, manager: 
     server = start("hello:app", "-t", "2", env={"WATCHDOG_USEC": "200000"})
     manager.wait_for("READY=1", "WATCHDOG=1")
     (worker,) = server.wait_for_workers(1)
-    os.kill(worker, signal.SIGSTOP)
+    suspend(worker)
     manager.wait_for("STATUS=Serving, 0 of 1")
     assert "WATCHDOG=1" not in manager.wait_for("STATUS=Serving, 1 of 1")
 

@@ -561,13 +561,21 @@ class Arbiter:
             self.send(handle, signal.SIGQUIT)
         elif isinstance(action, Abort):
             self._announce_abort(handle)
-            self._watch.report_stuck(handle, action.silent_s, now)
+            self._watch.report_stuck(handle, action.silent_s, now, lambda: self._send_abort(handle))
             handle.worker.aborted = True
             handle.advance(WorkerEvent.HEARTBEAT_MISSED, now)
-            self.send(handle, signal.SIGABRT)
         else:
             handle.advance(WorkerEvent.KILL_SENT, now)
             self.send(handle, signal.SIGKILL)
+
+    def _send_abort(self, handle: WorkerHandle) -> None:
+        """Have the worker run its hook and die, now that its stacks are read.
+
+        Not earlier: while another signal waits for the main thread, the kernel gives this one to any other thread, and
+        nothing interrupts what the main thread is stuck in.
+        """
+        if handle.state is WorkerState.ABORTED:
+            self.send(handle, signal.SIGABRT)
 
     def _announce_abort(self, handle: WorkerHandle) -> None:
         if handle.state is WorkerState.BOOTING and self.cfg.boot_timeout:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from bicorn.ipc.stacks import ASK_SIGNAL, FAULT_SIGNAL, is_caught, is_handled, kernel_state
+from bicorn.ipc.stacks import ASK_SIGNAL, FAULT_SIGNAL, held_back_by, is_caught, is_handled, kernel_state
 
 if TYPE_CHECKING:
     from bicorn.arbiter.children import WorkerHandle
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 #: How long a worker's interpreter may take before the stacks are taken without it.
 PATIENCE_S: Final = 0.25
 #: How long the kernel may take to run the handler in C: it waits only for a process that is stopped or in a system call
-#: that nothing interrupts.
-GIVEN_UP_AFTER_S: Final = 1.0
+#: that nothing interrupts. A part of the patience with an aborted worker (policy.ABORT_GRACE_S), which begins with it.
+GIVEN_UP_AFTER_S: Final = 0.5
 #: Between two looks for an answer that is expected at any moment.
 LOOK_INTERVAL_S: Final = 0.005
 
@@ -34,6 +34,7 @@ class _Question:
     asked_at: float
     tell: list[Told]
     signum: int = ASK_SIGNAL
+    never_by: frozenset[int] = frozenset()  # threads that take no such signal
 
 
 class StackCollector:
@@ -104,8 +105,10 @@ class StackCollector:
                 stacks.clear()
                 self._send(question, FAULT_SIGNAL)
             return None
+        # In this order: what is read before the handler has ended may be a part.
+        is_done = is_handled(pid, FAULT_SIGNAL, question.never_by)
         text = stacks.read()
-        if text and is_handled(pid, FAULT_SIGNAL):
+        if text and is_done:
             return text
         if now - question.asked_at >= PATIENCE_S + GIVEN_UP_AFTER_S:
             return text or f"(no answer; the kernel says that the process is: {kernel_state(pid)})"
@@ -114,6 +117,7 @@ class StackCollector:
     @staticmethod
     def _send(question: _Question, signum: int) -> None:
         question.signum = signum
+        question.never_by = held_back_by(question.handle.pid, signum)
         # Something in the worker may have put back the default action, of which it would die.
         if is_caught(question.handle.pid, signum):
             os.kill(question.handle.pid, signum)

@@ -46,13 +46,21 @@ class RequestWatch:
 
     # -- timeouts ------------------------------------------------------------------------------
 
-    def report_stuck(self, handle: WorkerHandle, silent_s: float, now: float) -> None:
-        """Log what a worker was doing that is about to be aborted, with its stacks as soon as they are there."""
+    def report_stuck(self, handle: WorkerHandle, silent_s: float, now: float, then: Callable[[], None]) -> None:
+        """Log what a worker was doing that is about to be aborted, with its stacks as soon as they are there.
+
+        `then` is called when they are, or will not come.
+        """
         line = (
             f"Worker (pid:{handle.pid}, {handle.state.value}) gave no sign of life for {silent_s:.1f} s; "
             f"serving: {named(current_request(handle), now)}"
         )
-        self._collector.seize(handle, now, lambda text: self._log.error("%s\n%s", line, text))
+
+        def tell(text: str) -> None:
+            self._log.error("%s\n%s", line, text)
+            then()
+
+        self._collector.seize(handle, now, tell)
 
     # -- slow requests, as a duty of the loop ----------------------------------------------------
 

@@ -122,10 +122,17 @@ def is_caught(pid: int, signum: int) -> bool:
     return signum in _signals(_status(pid), "SigCgt")
 
 
-def is_handled(pid: int, signum: int) -> bool:
-    """Whether a signal that was sent is neither waiting for its handler nor held back by it."""
-    status = _status(pid)
-    return signum not in _signals(status, "ShdPnd") | _signals(status, "SigBlk")
+def held_back_by(pid: int, signum: int) -> frozenset[int]:
+    """Give the threads in which the signal is blocked: those that want none of it, and the one that handles it now."""
+    return frozenset(tid for tid in _threads(pid) if signum in _signals(_status(pid, tid), "SigBlk"))
+
+
+def is_handled(pid: int, signum: int, never_by: frozenset[int] = frozenset()) -> bool:
+    """Whether a signal that was sent neither waits for its handler nor is being handled, in whichever thread.
+
+    `never_by` are the threads that held it back before it was sent.
+    """
+    return signum not in _signals(_status(pid), "ShdPnd") and held_back_by(pid, signum) <= never_by
 
 
 def kernel_state(pid: int) -> str:
@@ -139,9 +146,16 @@ def _signals(status: dict[str, str], field: str) -> frozenset[int]:
     return frozenset(number for number in range(1, mask.bit_length() + 1) if mask >> (number - 1) & 1)
 
 
-def _status(pid: int) -> dict[str, str]:
+def _threads(pid: int) -> list[int]:
     try:
-        text = Path(f"/proc/{pid}/status").read_text()
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
+
+
+def _status(pid: int, tid: int | None = None) -> dict[str, str]:
+    try:
+        text = Path(f"/proc/{pid}/status" if tid is None else f"/proc/{pid}/task/{tid}/status").read_text()
     except OSError:
         return {}
     pairs = (line.partition(":") for line in text.splitlines())

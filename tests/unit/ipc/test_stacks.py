@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bicorn.ipc import stacks
-from bicorn.ipc.stacks import ASK_SIGNAL, FAULT_SIGNAL, StackFile, is_caught, is_handled, kernel_state
+from bicorn.ipc.stacks import ASK_SIGNAL, FAULT_SIGNAL, StackFile, held_back_by, is_caught, is_handled, kernel_state
 from harness.server import wait_until
 
 
@@ -34,16 +34,20 @@ def forked() -> Iterator[Forked]:
 
     def fork(life: Callable[[], None]) -> tuple[int, StackFile]:
         file = StackFile()
+        is_up, says_up = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
                 file.arm()
                 threading.Thread(target=waiting_in_python, name="idler", daemon=True).start()
+                os.write(says_up, b"x")
                 life()
             finally:
                 os._exit(1)
         made.append((pid, file))
-        wait_until(lambda: is_caught(pid, FAULT_SIGNAL), "the process is armed")
+        os.close(says_up)
+        assert os.read(is_up, 1) == b"x"
+        os.close(is_up)
         return pid, file
 
     yield fork
@@ -94,6 +98,23 @@ def test_a_stopped_process_has_not_handled_its_signal(forked: Forked) -> None:
     os.kill(pid, signal.SIGCONT)
     wait_until(lambda: is_handled(pid, FAULT_SIGNAL), "the signal is handled")
     assert "Current thread" in file.read()
+
+
+def test_a_thread_that_takes_no_signals_does_not_keep_an_answer_from_being_whole(forked: Forked) -> None:
+    def beside_one_that_takes_none() -> None:
+        def take_none() -> None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            waiting_in_python()
+
+        threading.Thread(target=take_none, daemon=True).start()
+        waiting_in_python()
+
+    pid, file = forked(beside_one_that_takes_none)
+    wait_until(lambda: held_back_by(pid, FAULT_SIGNAL), "the thread takes no signals")
+    never_by = held_back_by(pid, FAULT_SIGNAL)
+    os.kill(pid, FAULT_SIGNAL)
+    wait_until(lambda: is_handled(pid, FAULT_SIGNAL, never_by), "the signal is handled")
+    assert "in take_none" in file.read()
 
 
 def test_a_process_that_is_gone_catches_nothing() -> None:
