@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from harness.answers import AnswerReader
 from harness.gate import Gate
-from harness.server import Serve, Server
+from harness.server import Serve, Server, suspend, wait_until
 
 #: Workers that run one request at a time each.
 KINDS = (("-k", "sync"), ("-k", "gthread", "--threads", "1"))
@@ -40,6 +41,12 @@ class Client:
         """Send a request and read its answer."""
         self.send(path, body)
         return self.read()
+
+
+def waiting_to_be_accepted(port: int) -> int:
+    """Count the connections in the listen queue of a port: the receive queue of a socket that listens, in proc(5)."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(int(row[4].split(":")[1], 16) for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A")
 
 
 @pytest.fixture
@@ -99,6 +106,28 @@ def test_a_request_waits_while_every_worker_is_busy(
     gate.release(2)
     assert quick.read()[0] in {first, *(str(pid) for pid in server.worker_pids())}
     assert one.read() == other.read() == ["done"]
+
+
+def test_what_a_leaving_worker_accepts_does_not_wait_for_its_requests(
+    serve: Serve, gate: Gate, client_of: Callable[..., Client]
+) -> None:
+    # gthread: the signal reaches it in the middle of a request. A sync worker leaves between two.
+    server = serve("whose:app", "-w", "2", "-k", "gthread", "--threads", "1", "--log-level", "debug", env=gate.env)
+    leaving, staying = server.wait_for_ready(2)
+    slow = client_of(server, str(leaving))
+    slow.send("/hold")
+    gate.wait_started()
+    suspend(staying)
+    quick = Client(server)
+    with contextlib.closing(quick.sock):
+        quick.send("/")
+        wait_until(lambda: waiting_to_be_accepted(server.port) == 1, "a connection waits")
+        server.signal(signal.SIGTTOU)
+        wait_until(lambda: waiting_to_be_accepted(server.port) == 0, "the leaving worker has accepted it")
+        os.kill(staying, signal.SIGCONT)
+        assert quick.read()[0] == str(staying)
+    gate.release()
+    assert slow.read() == ["done"]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[1])

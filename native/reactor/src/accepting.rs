@@ -102,7 +102,9 @@ impl<A: Application> Server<A> {
             Ok((socket, address)) => {
                 let address = address.and_then(|address| SocketAddr::try_from(address).ok());
                 let peer = self.core.app.peer(listener, address);
-                self.open(socket, peer, false);
+                if !(self.core.draining && self.pass_on(&socket, &peer)) {
+                    self.open(socket, peer, false);
+                }
                 true
             }
             Err(Errno::AGAIN) => false,

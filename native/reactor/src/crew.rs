@@ -451,7 +451,7 @@ impl<'a, A: Application> Watch<'a, A> {
             crew.take_back(&mut server);
             tended = server.tend(waiter);
             crew.asleep.store(false, SeqCst);
-            if server.is_over() {
+            if server.is_over() && !server.take_what_nobody_else_will() {
                 crew.end();
             }
         }

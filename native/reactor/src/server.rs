@@ -34,8 +34,8 @@ const EVENTS_MAX: usize = 256;
 /// that what waited is served, and a flood cannot hold the drain up.
 const DRAINED_ACCEPTS_MAX: usize = 4096;
 
-/// The longest wait: the worker proves its life at least this often.
-const WAIT_MS_MAX: u64 = 1_000;
+/// The longest wait: the worker proves its life at least this often, twice within the shortest `timeout`.
+const WAIT_MS_MAX: u64 = 500;
 
 /// Generation of the tokens that are no connection; the key says which.
 pub(crate) const NOT_A_CONNECTION: u32 = u32::MAX;
@@ -185,6 +185,9 @@ impl<A: Application> Server<A> {
                 continue;
             }
             if self.is_over() {
+                if self.take_what_nobody_else_will() {
+                    continue;
+                }
                 return Ok(Next::Ended);
             }
             if waiter.proves_life() {
@@ -601,11 +604,7 @@ impl<A: Application> Server<A> {
                 }
             }
         }
-        for _ in 0..accepts_max {
-            if !self.take_over() {
-                break;
-            }
-        }
+        self.take_what_nobody_else_will();
         if let Some(handover) = &self.sources.handover {
             let _ = epoll::delete(&self.epoll, handover.source());
         }

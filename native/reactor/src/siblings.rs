@@ -4,7 +4,7 @@
 //! Never      says how they travel: `handover` does.
 //! Invariant  only a connection between two requests moves, and nothing of its next request has been read.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::application::Application;
 use crate::connection::Stage;
 use crate::handover::Moving;
+use crate::orders::Order;
 use crate::server::{HANDOVER, Server, special};
 use crate::timer::Token;
 
@@ -40,7 +41,6 @@ impl<A: Application> Server<A> {
 
     /// Puts a connection between two requests into the queue; false where that cannot be.
     pub(crate) fn give_away(&mut self, token: Token) -> bool {
-        let Some(handover) = &self.sources.handover else { return false };
         let Some(connection) = self.connections.get(token.key as usize) else { return false };
         if connection.token != token || !matches!(connection.stage, Stage::Idle) {
             return false;
@@ -48,17 +48,41 @@ impl<A: Application> Server<A> {
         if self.core.proxy.is_some() && connection.served {
             return false; // The other worker would wait for a PROXY header, which comes once.
         }
-        let origin = connection.peer.as_ref().and_then(|peer| self.core.app.movable(peer));
-        let Some((listener, address)) = origin else { return false };
-        let socket = connection.socket.as_fd();
-        let moving = Moving { socket, served: connection.served, listener, address };
-        if handover.put(&moving).is_err() {
-            return false; // Full, most likely: it stays here.
+        let Some(peer) = &connection.peer else { return false };
+        if !self.queue(connection.socket.as_fd(), peer, connection.served) {
+            return false;
         }
         // The socket lives on, so closing our descriptor would not take it out of the set.
         let _ = epoll::delete(&self.epoll, &*connection.socket);
         self.close(token);
         true
+    }
+
+    /// Puts a connection into the queue; false if it has to stay here.
+    fn queue(&self, socket: BorrowedFd<'_>, peer: &A::Peer, served: bool) -> bool {
+        let Some(handover) = &self.sources.handover else { return false };
+        let Some((listener, address)) = self.core.app.movable(peer) else { return false };
+        handover.put(&Moving { socket, served, listener, address }).is_ok() // Full, most likely.
+    }
+
+    /// A worker on its way out leaves what it has just accepted to others: its own threads may be busy for
+    /// as long as graceful_timeout.
+    pub(crate) fn pass_on(&self, socket: &OwnedFd, peer: &A::Peer) -> bool {
+        self.core.app.has_ready_sibling() && self.queue(socket.as_fd(), peer, false)
+    }
+
+    /// Takes out of the queue what no other worker is there for; false when that is nothing.
+    ///
+    /// Whoever puts something in looks here once more before it ends, so nothing is left behind when all
+    /// workers end together.
+    pub(crate) fn take_what_nobody_else_will(&mut self) -> bool {
+        let is_told = self.sources.orders.current() == Order::Drain; // The other orders leave it to a successor.
+        let is_needed = is_told && !self.core.app.has_ready_sibling();
+        let mut took = false;
+        while is_needed && self.take_over() {
+            took = true;
+        }
+        took
     }
 
     /// Takes one connection out of the queue; false when there is none.
