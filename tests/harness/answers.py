@@ -43,7 +43,8 @@ class AnswerReader:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.pending = b""
+        # A bytearray: what is taken from its front is not copied, however much comes after.
+        self.pending = bytearray()
         self.closed = False
 
     def read_answer(self, method: str = "GET") -> Answer:
@@ -65,8 +66,7 @@ class AnswerReader:
         """Read everything until the server closes."""
         while self._fill():
             pass
-        taken, self.pending = self.pending, b""
-        return taken
+        return self._cut(len(self.pending))
 
     def _read_head(self) -> tuple[str, int, str, tuple[tuple[str, str], ...]]:
         lines = self._take_until(b"\r\n\r\n").decode("latin-1").split("\r\n")
@@ -75,25 +75,35 @@ class AnswerReader:
         return version, int(status), reason, _fields(lines[1:])
 
     def _read_chunks(self) -> tuple[bytes, tuple[tuple[str, str], ...]]:
-        body = b""
+        body = bytearray()
         while size := int(self._take_until(b"\r\n").split(b";")[0], 16):
             body += self._take(size)
             assert self._take(2) == b"\r\n", "a chunk does not end in CRLF"
         trailers = []
         while line := self._take_until(b"\r\n"):
             trailers.append(line.decode("latin-1"))
-        return body, _fields(trailers)
+        return bytes(body), _fields(trailers)
 
     def _take_until(self, mark: bytes) -> bytes:
-        while mark not in self.pending:
-            assert self._fill(), f"the server closed before {mark!r}: {self.pending!r}"
-        taken, self.pending = self.pending.split(mark, 1)
+        seen = 0
+        while (end := self.pending.find(mark, max(0, seen - len(mark)))) < 0:
+            seen = len(self.pending)
+            assert self._fill(), f"the server closed before {mark!r}: {bytes(self.pending)!r}"
+        taken = self._cut(end)
+        self._cut(len(mark))
         return taken
 
     def _take(self, count: int) -> bytes:
         while len(self.pending) < count:
-            assert self._fill(), f"the server closed {count - len(self.pending)} bytes early: {self.pending[-200:]!r}"
-        taken, self.pending = self.pending[:count], self.pending[count:]
+            assert self._fill(), (
+                f"the server closed {count - len(self.pending)} bytes early: {bytes(self.pending[-200:])!r}"
+            )
+        return self._cut(count)
+
+    def _cut(self, count: int) -> bytes:
+        with memoryview(self.pending) as view:
+            taken = bytes(view[:count])
+        del self.pending[:count]
         return taken
 
     def _fill(self) -> bool:

@@ -99,7 +99,7 @@ class WebSocketClient:
         self.sock.sendall(f"GET {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1") + eager)
         reader = AnswerReader(self.sock)
         self.answer: Answer = reader.read_answer()
-        self._buffer = reader.pending
+        self._buffer = bytes(reader.pending)
 
     def __enter__(self) -> Self:
         return self

@@ -130,7 +130,7 @@ def test_what_a_leaving_worker_accepts_does_not_wait_for_its_requests(
     assert slow.read() == ["done"]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[1])
+@pytest.mark.parametrize("kind", [*KINDS, ("-k", "gevent"), ("-k", "eventlet")], ids=lambda kind: kind[1])
 def test_idle_connections_survive_a_reload(
     serve: Serve, client_of: Callable[..., Client], kind: tuple[str, ...]
 ) -> None:

@@ -104,7 +104,7 @@ def count_statuses(sock: socket.socket, data: bytes, statuses: Counter[int]) -> 
     """Every byte that comes back belongs to a whole answer."""
     reader = AnswerReader(sock)
     with contextlib.suppress(ConnectionResetError):
-        reader.pending = reader.read_to_close()
+        reader.pending = bytearray(reader.read_to_close())
     while reader.pending:
         # The application answers HEAD and CONNECT by a field, because there is no body to answer in.
         head = reader.pending.split(b"\r\n\r\n", 1)[0]

@@ -130,4 +130,4 @@ def rest(reader: AnswerReader) -> bytes:
     try:
         return reader.read_to_close()
     except ConnectionResetError:
-        return reader.pending
+        return bytes(reader.pending)

@@ -70,7 +70,7 @@ def test_an_answer_goes_on_in_its_own_thread_and_context(server: Server) -> None
     for sock, _ in streams:
         assert sock.recv(9) == b"HTTP/1.1 "  # All of them have begun before any of them is read.
     for number, (sock, reader) in enumerate(streams):
-        reader.pending = b"HTTP/1.1 " + reader.pending
+        reader.pending = bytearray(b"HTTP/1.1 ") + reader.pending
         body = reader.read_answer().body
         assert body[-60:].lstrip(b"x").decode().startswith("1 "), "one thread made all of it"
         assert f"('s{number}', " in body[-60:].decode() and body.endswith(b"unset")

@@ -101,6 +101,9 @@ class GreenWorker(NativeWorker):
     def waiter(self) -> Callable[[int, float], bool]:
         return self.wait_writable
 
+    def capacity(self) -> int:
+        return self.cfg.worker_connections
+
     def make_loop(self) -> GreenLoop:
         return GreenLoop(**self.site(), wake_fd=self.PIPE[0] if self.PIPE else None)
 

@@ -71,9 +71,6 @@ class NativeWorker(Worker):
     READS_PROXY_HEADERS: ClassVar[bool] = True
     #: Whether requests of one process run side by side: `wsgi.multithread`.
     MULTITHREAD: ClassVar[bool] = False
-    #: Whether connections may move between this worker and its siblings while one of them is busy.
-    HANDS_OVER: ClassVar[bool] = False
-
     #: Whether this class knows when requests are over, so that garbage can be collected in between.
     COLLECTS: ClassVar[bool] = False
 
@@ -163,7 +160,7 @@ class NativeWorker(Worker):
             "connections_max": self.connections_max(),
             "capacity": self.capacity(),
             "ready_state": int(SlotState.READY),
-            "handover_fds": self.handover if self.HANDS_OVER else None,
+            "handover_fds": self.handover,
             "wait_writable": self.waiter(),
             "server": cfg.server_header,
             "shared_listeners": cfg.workers > 1,

@@ -12,7 +12,6 @@ from bicorn.workers.native import NativeWorker
 class SyncWorker(NativeWorker):
     """Runs the application in the native loop's own thread."""
 
-    HANDS_OVER: ClassVar[bool] = True
     COLLECTS: ClassVar[bool] = True
 
     loop: SyncLoop | None = None

@@ -21,7 +21,6 @@ class ThreadWorker(NativeWorker):
 
     MULTITHREAD: ClassVar[bool] = True
     COLLECTS: ClassVar[bool] = True
-    HANDS_OVER: ClassVar[bool] = True
 
     loop: ThreadLoop | None = None
 
