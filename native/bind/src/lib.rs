@@ -20,6 +20,7 @@ mod exchange;
 mod file_wrapper;
 mod front;
 mod green_loop;
+mod handover;
 mod input;
 mod lineage;
 mod names;
@@ -46,6 +47,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<file_wrapper::FileWrapper>()?;
     module.add_class::<green_loop::GreenLoop>()?;
     module.add_class::<green_loop::GreenJob>()?;
+    module.add_class::<handover::Handover>()?;
     module.add_class::<input::EmptyInput>()?;
     module.add_class::<scoreboard::Scoreboard>()?;
     module.add_class::<scoreboard::Slot>()?;

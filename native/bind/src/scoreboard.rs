@@ -106,6 +106,17 @@ impl Slot {
 
 #[pymethods]
 impl Slot {
+    /// From now on, while this worker is ready, others may hand connections over to it: so many requests can
+    /// run at once here.
+    fn take_over(&self, capacity: u64) {
+        self.row().capacity.store(capacity, Relaxed);
+    }
+
+    /// Whether another worker is in this state and takes connections over.
+    fn has_sibling(&self, state: u64) -> bool {
+        self.siblings(state).next().is_some()
+    }
+
     fn reset(&self) {
         self.row().reset();
     }
