@@ -228,7 +228,7 @@ def test_a_clock_that_jumps_changes_the_date_and_nothing_else(lossless: Start) -
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     with clock:
-        server = lossless("hello:app", "-w", "2", "-t", "2", "--access-logfile", "-", env=env)
+        server = lossless("hello:app", "-w", "2", "-t", "10", "--access-logfile", "-", env=env)
         workers = server.wait_for_ready(2)
         with load(server) as traffic:
             for days in (400, -400, 0):
