@@ -114,14 +114,17 @@ def test_a_rolling_reload_adds_one_process_at_the_most(start: Start, gate: Gate)
     assert server.get("/").body == b"new"
 
 
-def test_a_worker_that_boots_too_slowly_ends_the_reload(start: Start, gate: Gate) -> None:
+@pytest.mark.parametrize(
+    "first", ["", "import signal\nsignal.signal(signal.SIGABRT, signal.SIG_IGN)\n"], ids=["", "killed"]
+)
+def test_a_worker_that_boots_too_slowly_ends_the_reload(start: Start, gate: Gate, first: str) -> None:
     server = start("mine:app", "--boot-timeout", "1", files={"mine.py": app_saying("old")}, env=gate.env)
     assert server.get("/").body == b"old"
     old = server.wait_for_workers(1)
     waiting = (
         "import os\ndef connect():\n    os.read(os.open(os.environ['GATE'] + '/release', os.O_RDONLY), 1)\nconnect()\n"
     )
-    replace(server.directory / "mine.py", waiting + app_saying("new"))
+    replace(server.directory / "mine.py", first + waiting + app_saying("new"))
     server.signal(signal.SIGHUP)
     server.wait_for_log(r"WORKER TIMEOUT \(pid:\d+\): not ready within 1 s \(boot_timeout\)")
     server.wait_for_log(r"in connect")  # where it hung

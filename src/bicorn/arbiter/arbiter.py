@@ -50,7 +50,7 @@ from bicorn.arbiter.service import Service
 from bicorn.arbiter.signals import SignalQueue
 from bicorn.arbiter.spawn import fork_worker, set_title
 from bicorn.arbiter.stacks import StackCollector
-from bicorn.arbiter.states import WorkerEvent, WorkerState
+from bicorn.arbiter.states import SERVING, WorkerEvent, WorkerState
 from bicorn.arbiter.stop import Stop
 from bicorn.arbiter.template import TemplateProcess, make_channel
 from bicorn.arbiter.templates import Template, Templates
@@ -459,7 +459,7 @@ class Arbiter:
             handle.channel.close()
         if line is not None:
             self.log.log(line[0], "\n".join([line[1], stacks] if ended.signum in exits.FAULTS else [line[1]]).rstrip())
-        if self._stop is None and state in (WorkerState.BOOTING, WorkerState.READY, WorkerState.ABORTED):
+        if self._stop is None and (state in SERVING or handle.worker.aborted):
             self._answer_death(handle, ended, now)
         self.run_hook("child_exit", handle.worker)
 

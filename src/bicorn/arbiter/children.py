@@ -64,7 +64,16 @@ class WorkerHandle:
     def view(self, awake_since: float) -> WorkerView:
         """Give the record as a value; signs of life from before `awake_since` are not held against it."""
         beat = max(self.slot.heartbeat_ns / 1e9, self.forked_at, awake_since)
-        return WorkerView(self.pid, self.worker.age, self.generation, self.state, self.since, beat, bool(self.due))
+        return WorkerView(
+            self.pid,
+            self.worker.age,
+            self.generation,
+            self.state,
+            self.since,
+            beat,
+            is_due=bool(self.due),
+            was_aborted=self.worker.aborted,
+        )
 
 
 class Children:
