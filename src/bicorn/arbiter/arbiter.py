@@ -14,23 +14,18 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from bicorn import __version__
-from bicorn._core import Scoreboard
 from bicorn.arbiter import duties, exits, policy
-from bicorn.arbiter.children import SLOTS_MAX, Children, WorkerHandle
+from bicorn.arbiter.children import WorkerHandle
 from bicorn.arbiter.control import Control
-from bicorn.arbiter.environment import ProcessEnvironment
 from bicorn.arbiter.generation import Generation
 from bicorn.arbiter.oom import OomKills
 from bicorn.arbiter.open_files import raise_limit
-from bicorn.arbiter.outcome import Outcome
-from bicorn.arbiter.pidfile import Pidfile
 from bicorn.arbiter.policy import (
     Abort,
     AbortTemplate,
-    Backoff,
     Commit,
     Decision,
     Drain,
@@ -41,22 +36,21 @@ from bicorn.arbiter.policy import (
     Spawn,
     StartTemplate,
 )
-from bicorn.arbiter.promotion import Predecessor
 from bicorn.arbiter.recycle import Recycling, draw_lifetime
 from bicorn.arbiter.refork import Refork
-from bicorn.arbiter.reload import Generations, ReloadFailed
-from bicorn.arbiter.scale import Scaling, first_target
+from bicorn.arbiter.reload import Reload
+from bicorn.arbiter.scale import Scaling
+from bicorn.arbiter.server import Server
 from bicorn.arbiter.service import Service
 from bicorn.arbiter.signals import SignalQueue
-from bicorn.arbiter.spawn import fork_worker, set_title
+from bicorn.arbiter.spawn import fork_worker
 from bicorn.arbiter.stacks import StackCollector
 from bicorn.arbiter.states import SERVING, WorkerEvent, WorkerState
 from bicorn.arbiter.stop import Stop
 from bicorn.arbiter.template import TemplateProcess, make_channel
 from bicorn.arbiter.templates import Template, Templates
-from bicorn.arbiter.upgrade import Upgrade, UpgradeRefused, environment, replace_process
+from bicorn.arbiter.upgrade import Upgrade, UpgradeRefused
 from bicorn.arbiter.watch import RequestWatch
-from bicorn.config.values import current_directory
 from bicorn.errors import BicornError, ExitCode, HaltServer
 from bicorn.ipc import messages
 from bicorn.ipc.handover import Handover
@@ -65,15 +59,12 @@ from bicorn.ipc.stacks import StackFile
 from bicorn.ipc.stop_flag import StopFlag
 from bicorn.net import systemd
 from bicorn.net.listener import Listener, adopt_listeners, close_listeners, create_listeners
-from bicorn.observe.log import load_logger_class
 from bicorn.unpatched import select, waitpid
-from bicorn.workers.registry import load_worker_class
 
 if TYPE_CHECKING:
     from bicorn._core import Slot
     from bicorn.app.application import Application
     from bicorn.config import Settings
-    from bicorn.observe.log import Logger
     from bicorn.workers.base import Worker
 
 _STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
@@ -86,138 +77,19 @@ OVERSLEPT_S: Final = 1.0
 EXIT_INTERNAL_ERROR: Final = 255  # Gunicorn's sys.exit(-1)
 
 
-class Arbiter:
-    """The parent process; hooks get it as `server`, so the names of its attributes are Gunicorn's."""
-
-    WORKER_BOOT_ERROR: ClassVar[int] = ExitCode.WORKER_BOOT_ERROR
-    APP_LOAD_ERROR: ClassVar[int] = ExitCode.APP_LOAD_ERROR
+class Arbiter(Server):
+    """The parent process at work; embedding programs subclass it, so the names of its methods are Gunicorn's."""
 
     def __init__(self, app: Application, load_settings: Callable[[], Settings] | None = None) -> None:
         """`load_settings` reads the whole configuration again, for a reload; without it the application does."""
-        settings = app.cfg
-        os.environ["SERVER_SOFTWARE"] = f"bicorn/{__version__}"
-        self.log: Logger = load_logger_class(settings)(settings)
-        self.pid = os.getpid()
-        self._predecessor = Predecessor(os.environ, self._promote)
-        self._upgrade = Upgrade(self.log, lambda: self._begin_stop(Phase.DRAINING))
-        self.master_name = "Master.2" if self.master_pid else "Master"
-        self.worker_age = 0
-        self.systemd = False
-        self.pidfile: Pidfile | None = None
-        self.started_at = time.monotonic()
+        super().__init__(app)
+        self._upgrade = Upgrade(self, retire=lambda: self._begin_stop(Phase.DRAINING))
+        self._reload = Reload(self, load_settings or app.load_again)
         self._control: Control | None = None
-        self._load_settings = load_settings or app.load_again
-        self._started_in = current_directory()
-        self._environment = ProcessEnvironment(os.environ)
-        self._environment.enter(app)
-        first = Generation(1, settings, app, load_worker_class(settings), [], first_target(settings))
-        self._generations = Generations(first, self._environment, self.log)
-        self._made_from = first
-        self._has_served = False
-        self._backoff = Backoff()
-        self._stop: Stop | None = None
+        self._made_from = self.generations.current
         self._awake_since = 0.0
-        self.cfg.nworkers_changed(self, first.target, None)
-        self.log.debug("Current configuration:\n%s", settings.explain())
-
-    # -- what hooks look at --------------------------------------------------------------------
-
-    @property
-    def cfg(self) -> Settings:
-        """The settings in force."""
-        return self._generations.current.settings
-
-    @property
-    def app(self) -> Application:
-        """The application object that new workers get."""
-        return self._generations.current.app
-
-    @property
-    def worker_class(self) -> type[Worker]:
-        """The class of new workers."""
-        return self._generations.current.worker_class
-
-    @property
-    def address(self) -> list[Any]:  # Any: (host, port), a path, or a descriptor
-        """The configured addresses."""
-        return list(self.cfg.address)
-
-    @property
-    def timeout(self) -> float:
-        """How long a worker may be silent, in seconds."""
-        return self.cfg.timeout
-
-    @property
-    def proc_name(self) -> str:
-        """The name in process titles."""
-        name = self.cfg.proc_name or self.cfg.default_proc_name
-        return f"{name}.2" if self.master_pid else name
-
-    @property
-    def master_pid(self) -> int:
-        """The arbiter that this one is going to replace, 0 if there is none."""
-        return self._predecessor.pid
-
-    @property
-    def reexec_pid(self) -> int:
-        """The arbiter that is going to replace this one, 0 if there is none."""
-        return self._upgrade.pid
-
-    @property
-    def LISTENERS(self) -> list[Listener]:  # noqa: N802 - Gunicorn's name
-        """The listeners that new workers get."""
-        return self._generations.current.listeners
-
-    @property
-    def WORKERS(self) -> dict[int, Worker]:  # noqa: N802 - Gunicorn's name
-        """The living workers by pid."""
-        return {handle.pid: handle.worker for handle in self._children if handle.is_born}
-
-    @property
-    def num_workers(self) -> int:
-        """How many workers there should be."""
-        return self._generations.current.target
-
-    @num_workers.setter
-    def num_workers(self, value: int) -> None:
-        current = self._generations.current
-        old, current.target = current.target, value
-        self.run_hook("nworkers_changed", value, old)
-
-    def _resize(self, workers: int) -> None:
-        self.num_workers = workers
-
-    @property
-    def last_reload(self) -> Outcome | None:
-        """How the last reload went, or goes."""
-        return self._generations.last
-
-    @property
-    def last_upgrade(self) -> Outcome | None:
-        """How the last binary upgrade went, or goes."""
-        return self._upgrade.last
-
-    # -- what duties look at -------------------------------------------------------------------
-
-    @property
-    def phase(self) -> Phase:
-        """What the server as a whole is doing."""
-        return self._stop.phase if self._stop else Phase.RUNNING
-
-    @property
-    def has_served(self) -> bool:
-        """Whether all workers of some configuration were ready once."""
-        return self._has_served
-
-    @property
-    def generation(self) -> int:
-        """The number of the configuration in force: 1 at start, one more with each reload."""
-        return self._generations.current.number
-
-    @property
-    def workers_max(self) -> int:
-        """The most workers that may be asked for."""
-        return self._capacity()
+        self.cfg.nworkers_changed(self, self.num_workers, None)
+        self.log.debug("Current configuration:\n%s", self.cfg.explain())
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -256,28 +128,27 @@ class Arbiter:
         self._handover = Handover()
         self._messages = os.pipe()
         os.set_blocking(self._messages[0], False)
-        self._children = Children(Scoreboard(self._capacity()))
         self._oom_kills = OomKills()
         self._stacks = StackCollector()
-        self._templates = Templates(self, self._children, self._generations, self._stacks)
-        self._watch = RequestWatch(self._children, lambda: self.cfg, self._stacks, self.log)
-        self._control = Control(self, self._children, self._stacks)
-        self._service = Service(self, self._children, os.environ)
+        self._templates = Templates(self, self.children, self.generations, self._stacks)
+        self._watch = RequestWatch(self.children, lambda: self.cfg, self._stacks, self.log)
+        self._control = Control(self, self.children, self._stacks)
+        self._service = Service(self, self.children, os.environ)
         self._duties: tuple[duties.Duty, ...] = (
             self._stacks,
             self._watch,
-            Recycling(self._children, lambda: self.cfg, self.log),
-            Refork(self._children, self.settled_generation, self.log),
-            Scaling(self._children, self.settled_generation, self._resize, self.log),
-            self._predecessor,
+            Recycling(self.children, lambda: self.cfg, self.log),
+            Refork(self.children, self.settled_generation, self.log),
+            Scaling(self.children, self.settled_generation, self.resize, self.log),
+            self.predecessor,
             self._upgrade,
             self._control,
             self._service,
         )
-        self._write_pidfile()
+        self.claim_pidfile()
         self.cfg.on_starting(self)
         self.log.close_on_exec()
-        self._generations.current.listeners = self._listen()
+        self.generations.current.listeners = self._listen()
         self.log.debug("Arbiter booted")
         self.log.info("Listening at: %s (%s)", ",".join(map(str, self.LISTENERS)), self.pid)
         self.log.info("Using worker: %s", self.cfg.worker_class_str)
@@ -286,20 +157,16 @@ class Arbiter:
             check_config(self.cfg, self.log)
         self._control.open()
         self.cfg.when_ready(self)
-        set_title("master", self.proc_name)
+        self.show_title()
 
     def _listen(self) -> list[Listener]:
         """Make the listeners, or take those of systemd or of the arbiter that this one replaces."""
         inherited = systemd.take_listen_fds(os.environ, self.pid)
         self.systemd = bool(inherited)
-        existing = adopt_listeners(self._predecessor.listen_fds, self.cfg)
+        existing = adopt_listeners(self.predecessor.listen_fds, self.cfg)
         listeners = create_listeners(self.cfg, self.log, inherited=inherited, existing=existing, pause=self._pause)
         close_listeners([listener for listener in existing if listener not in listeners], unlink=False)
         return listeners
-
-    def _capacity(self) -> int:
-        """Slots for every worker, its successor of a reload, and some that drain from the one before."""
-        return max(SLOTS_MAX, 3 * max(self.cfg.workers, self.cfg.workers_max))
 
     def _pause(self, seconds: float) -> bool:
         return self._signals.wait_for(_STOP_SIGNALS, seconds)
@@ -307,7 +174,7 @@ class Arbiter:
     def _is_over(self) -> bool:
         if self._stop is None:
             return False
-        return not (self._children or self._templates) or time.monotonic() >= self._stop.given_up_at
+        return not (self.children or self._templates) or time.monotonic() >= self._stop.given_up_at
 
     def _finish(self) -> int:
         assert self._stop is not None, "only a stop ends the loop"
@@ -358,12 +225,12 @@ class Arbiter:
         for message in messages.receive(self._messages[0]):
             if self._templates.read(message):
                 continue
-            handle = self._children.find(message.pid)
+            handle = self.children.find(message.pid)
             if handle is None:
                 continue  # Reaped already.
             if message.kind is messages.Kind.READY:
                 handle.advance(WorkerEvent.SAID_READY, time.monotonic())
-                generation = self._generations.find(handle.generation)
+                generation = self.generations.find(handle.generation)
                 if generation is not None:
                     generation.tried = True
                 self.log.debug("Worker ready (pid: %s)", handle.pid)
@@ -386,7 +253,7 @@ class Arbiter:
         # What a worker wrote before it ended is in the pipe by now, and says why.
         self._read_messages()
         for pid, ended in statuses:
-            handle = self._children.remove(pid)
+            handle = self.children.remove(pid)
             if handle is None and (self._upgrade.bury(pid, ended) or self._templates.bury(pid, ended)):
                 continue
             if handle is None:
@@ -414,7 +281,7 @@ class Arbiter:
 
     def handle_ttin(self) -> None:
         """SIGTTIN: one worker more."""
-        if self.num_workers >= self._capacity():
+        if self.num_workers >= self.workers_max:
             self.log.warning("TTIN is ignored: there are %s workers, and no room for more", self.num_workers)
             return
         self.num_workers += 1
@@ -427,7 +294,7 @@ class Arbiter:
     def handle_usr1(self) -> None:
         """SIGUSR1: log files were rotated."""
         self.log.reopen_files()
-        for handle in self._children:
+        for handle in self.children:
             self.send(handle, signal.SIGUSR1)
         for template in self._templates:
             os.kill(template.pid, signal.SIGUSR1)
@@ -435,7 +302,7 @@ class Arbiter:
     def handle_usr2(self) -> None:
         """SIGUSR2: start a new arbiter beside this one, from the program as it is now."""
         try:
-            self._execute_beside()
+            self._upgrade.start()
         except UpgradeRefused as refused:
             self.log.warning("USR2 is ignored: %s", refused)
 
@@ -466,43 +333,38 @@ class Arbiter:
     def _answer_death(self, handle: WorkerHandle, ended: exits.Exit, now: float) -> None:
         """Decide what an exit that nobody asked for means for the server."""
         never_ready = handle.ready_at is None
-        generation = self._generations.find(handle.generation)
+        generation = self.generations.find(handle.generation)
         if generation is None:
             return
-        if never_ready and self._is_on_trial(generation):
-            self._abandon_reload(handle.failure or f"worker {handle.pid} {ended}")
+        if never_ready and self.generations.is_on_trial(generation):
+            self._reload.abandon(handle.failure or f"worker {handle.pid} {ended}")
         elif (
-            never_ready and not self._has_served and ended.code in _BOOT_FAILURES and self.cfg.on_boot_failure == "exit"
+            never_ready and not self.has_served and ended.code in _BOOT_FAILURES and self.cfg.on_boot_failure == "exit"
         ):
             self._begin_stop(Phase.DRAINING, _BOOT_FAILURES[ended.code], ended.code or ExitCode.FAILED)
         elif never_ready or not ended.is_clean:
             self._back_off(None if handle.ready_at is None else now - handle.ready_at)
 
     def _is_first_boot_final(self) -> bool:
-        return not self._has_served and self.cfg.on_boot_failure == "exit"
-
-    def _is_on_trial(self, generation: Generation) -> bool:
-        """Whether a worker of it that cannot live ends a reload, and all workers of before are there to go back to."""
-        is_next = generation is self._generations.current and self._generations.fallback is not None
-        return is_next and not (generation.is_rolling and generation.tried)
+        return not self.has_served and self.cfg.on_boot_failure == "exit"
 
     def _back_off(self, ready_for: float | None) -> None:
         now = time.monotonic()
-        self._backoff = policy.backoff_after_death(
-            self._backoff, now, ready_for=ready_for, delay_max=self.cfg.respawn_delay_max
+        self.generations.backoff = policy.backoff_after_death(
+            self.generations.backoff, now, ready_for=ready_for, delay_max=self.cfg.respawn_delay_max
         )
-        if self._backoff.not_before > now:
+        if self.generations.backoff.not_before > now:
             self.log.warning(
                 "%d workers in a row died at once; the next is started in %.1f s",
-                self._backoff.deaths,
-                self._backoff.not_before - now,
+                self.generations.backoff.deaths,
+                self.generations.backoff.not_before - now,
             )
 
     # -- reconcile and act ---------------------------------------------------------------------
 
     def _reconcile(self) -> Snapshot:
         """Take the picture that the next decision is made from."""
-        now, current, fallback = time.monotonic(), self._generations.current, self._generations.fallback
+        now, current, fallback = time.monotonic(), self.generations.current, self.generations.fallback
         return Snapshot(
             now=now,
             phase=self.phase,
@@ -510,9 +372,9 @@ class Arbiter:
             generation=current.number,
             fallback=fallback.number if fallback else None,
             proven=current.proven,
-            workers=self._children.views(self._awake_since),
-            slots_free=self._children.slots_free,
-            spawn_not_before=self._backoff.not_before,
+            workers=self.children.views(self._awake_since),
+            slots_free=self.children.slots_free,
+            spawn_not_before=self.generations.backoff.not_before,
             timeout=self.cfg.timeout,
             graceful_timeout=self.cfg.graceful_timeout,
             stop_deadline=self._stop.deadline if self._stop else None,
@@ -535,17 +397,17 @@ class Arbiter:
         if isinstance(action, Commit):
             self._commit()
         elif isinstance(action, Spawn):
-            generation = self._generations.find(action.generation)
+            generation = self.generations.find(action.generation)
             if self._stop is None and generation is not None:
                 self._spawn(generation)
         elif isinstance(action, StartTemplate):
-            generation = self._generations.find(action.generation)
+            generation = self.generations.find(action.generation)
             if self._stop is None and generation is not None:
                 self._templates.start(generation)
         elif isinstance(action, AbortTemplate):
             self._templates.abort(action.generation)
         else:
-            handle = self._children.find(action.pid)
+            handle = self.children.find(action.pid)
             assert handle is not None, "policy decides about workers of its snapshot"
             self._tell(handle, action)
 
@@ -587,18 +449,18 @@ class Arbiter:
     def _spawn(self, generation: Generation) -> None:
         """Fork one worker."""
         self.worker_age += 1
-        slot = self._children.take_slot()
+        slot = self.children.take_slot()
         try:
             handle = self._fork(generation, slot)
         except Exception as error:  # noqa: BLE001 - pre_fork is the user's code
-            self._children.free_slot(slot)
+            self.children.free_slot(slot)
             self.fail_to_spawn(generation, error)
             return
-        if not self._children.slots_free:
+        if not self.children.slots_free:
             self.log.warning(
-                "All %s slots for workers are taken: no more are started until some have gone", len(self._children) + 1
+                "All %s slots for workers are taken: no more are started until some have gone", len(self.children) + 1
             )
-        self._children.add(handle)
+        self.children.add(handle)
 
     def _fork(self, generation: Generation, slot: Slot) -> WorkerHandle:
         """Fork a worker, or order it from the generation's template, which then says its pid."""
@@ -631,7 +493,7 @@ class Arbiter:
         worker = generation.worker_class(
             age, self.pid, generation.listeners, generation.app, settings.timeout / 2, settings, self.log
         )
-        worker.slot, worker.stacks, worker.channel = self._children.slot(slot), stacks, channel
+        worker.slot, worker.stacks, worker.channel = self.children.slot(slot), stacks, channel
         worker.stop_flag, worker.handover = self._stop_flag, self._handover.fds
         worker.lifeline, worker.ready_pipe = self.lifeline_end, self.messages_end
         self._made_from = generation
@@ -641,11 +503,11 @@ class Arbiter:
         """A fork was refused (EAGAIN, ENOMEM) or pre_fork raised; before the server ever served, that ends it."""
         if self._stop is not None:
             return
-        if not self._has_served and not isinstance(error, OSError):
+        if not self.has_served and not isinstance(error, OSError):
             raise error
         self.log.error("A worker could not be started: %s", error, exc_info=error)
-        if self._is_on_trial(generation):
-            self._abandon_reload(f"a worker could not be started: {error}")
+        if self.generations.is_on_trial(generation):
+            self._reload.abandon(f"a worker could not be started: {error}")
         else:
             self._back_off(None)
 
@@ -655,9 +517,9 @@ class Arbiter:
         os.close(self._messages[0])
         for duty in self._duties:
             duty.leave_in_child()
-        for handle in self._children:
+        for handle in self.children:
             handle.stacks.close()
-        held = (holder.channel for holder in (*self._children, *self._templates))
+        held = (holder.channel for holder in (*self.children, *self._templates))
         for channel in (*channels, *held):
             if channel is not None:
                 channel.close()
@@ -683,55 +545,26 @@ class Arbiter:
         if self._stop is not None:
             return
         reason = template.failure or f"the process that holds the application (pid {template.pid}) {ended}"
-        if self._is_on_trial(generation):
-            self._abandon_reload(reason)
+        if self.generations.is_on_trial(generation):
+            self._reload.abandon(reason)
         elif template.failure and self._is_first_boot_final():
             self._begin_stop(Phase.DRAINING, _BOOT_FAILURES[ExitCode.APP_LOAD_ERROR], ExitCode.FAILED)
         else:
             self.log.error("New workers cannot be forked: %s", reason)
             self._back_off(None)
 
-    def settled_generation(self) -> Generation | None:
-        current = self._generations.current
-        is_settled = self._stop is None and self._generations.fallback is None and current.proven
-        return current if is_settled else None
-
     # -- reload --------------------------------------------------------------------------------
 
     def reload(self) -> None:
         """Try the configuration as it is now; its workers take over when they are ready."""
-        try:
-            serving = self._generations.begin(self._load_settings, keep_listeners=self.systemd)
-        except ReloadFailed as failure:
-            self.log.error("Reload failed; the workers of before go on serving.\n%s", failure)
-            return
-        self._backoff = Backoff()
-        try:
-            self.log.reopen_files()
-            self.cfg.nworkers_changed(self, self.num_workers, serving.target)
-            self.cfg.on_reload(self)
-            self._write_pidfile()
-        except Exception as error:
-            self.log.exception("Exception during the reload")
-            self._abandon_reload(str(error))
-            return
-        set_title("master", self.proc_name)
+        self._reload.begin()
 
     def _commit(self) -> None:
-        if not self._has_served:
-            self._has_served = True
-            self._predecessor.tell_ready()
-        if self._generations.commit():
+        if not self.has_served:
+            self.has_served = True
+            self.predecessor.tell_ready()
+        if self.generations.commit():
             self.log.debug("Reload done: the workers of before are drained")
-
-    def _abandon_reload(self, reason: str) -> None:
-        """Go back to the generation that serves; the workers of the failed one are drained in the next round."""
-        failed = self._generations.abandon(reason)
-        self._backoff = Backoff()
-        self._write_pidfile()
-        set_title("master", self.proc_name)
-        self.log.error("Reload failed; the workers of before go on serving. %s", reason)
-        self.run_hook("nworkers_changed", self.num_workers, failed.target)
 
     # -- upgrade -------------------------------------------------------------------------------
 
@@ -742,28 +575,7 @@ class Arbiter:
         """
         if self.pid == 1:
             raise UpgradeRefused("this arbiter is process 1: the container would end with it. Replace the container")
-        self._execute_beside(deadline=time.monotonic() + self.cfg.upgrade_timeout)
-
-    def _execute_beside(self, *, deadline: float | None = None) -> None:
-        if self.master_pid:
-            raise UpgradeRefused(f"this arbiter is about to replace another (pid {self.master_pid})")
-        if self._stop is not None:
-            raise UpgradeRefused("this arbiter is stopping")
-        self._upgrade.start(self._become_successor, deadline=deadline)
-
-    def _become_successor(self, ready_fd: int) -> NoReturn:
-        original, old_pid = self._environment.original, self.pid
-        variables = environment(original, old_pid, self.LISTENERS, ready_fd, by_systemd=self.systemd)
-        self.cfg.pre_exec(self)
-        replace_process(self._started_in, variables)
-
-    def _promote(self) -> None:
-        """The arbiter that this one replaces has gone."""
-        self.log.info("Master has been promoted.")
-        self.master_name = "Master"
-        if self.pidfile is not None and self.cfg.pidfile is not None:
-            self.pidfile.rename(self.cfg.pidfile)
-        set_title("master", self.proc_name)
+        self._upgrade.start(deadline=time.monotonic() + self.cfg.upgrade_timeout)
 
     # -- stop ----------------------------------------------------------------------------------
 
@@ -780,7 +592,7 @@ class Arbiter:
         for template in self._templates:
             template.end()
         # Ours are only one of the copies: workers serve what waits in the queue before they close theirs.
-        self._generations.close_listeners(shared=bool(self.systemd or self.reexec_pid or self.master_pid))
+        self.generations.close_listeners(shared=bool(self.systemd or self.reexec_pid or self.master_pid))
 
     def _survive(self, error: Exception) -> None:
         """Something of ours or a hook raised where nothing should; end the server in order, then without."""
@@ -791,23 +603,3 @@ class Arbiter:
         self._stop = Stop(Phase.QUITTING, 0.0, self._stop.reason, EXIT_INTERNAL_ERROR)
         for pid in (*self.WORKERS, *(template.pid for template in self._templates)):
             os.kill(pid, signal.SIGKILL)
-
-    # -- around --------------------------------------------------------------------------------
-
-    def run_hook(self, name: str, *args: object) -> None:
-        """Call a hook that must not end a running server: what it raises is logged."""
-        try:
-            getattr(self.cfg, name)(self, *args)
-        except Exception:
-            self.log.exception("Exception in the %s hook", name)
-
-    def _write_pidfile(self) -> None:
-        wanted = self.cfg.pidfile
-        if wanted is not None and self.master_pid:
-            wanted += ".2"  # The file itself is the old arbiter's as long as it lives.
-        if self.pidfile is not None and self.pidfile.fname != wanted:
-            self.pidfile.unlink()
-            self.pidfile = None
-        if wanted is not None and self.pidfile is None:
-            self.pidfile = Pidfile(wanted)
-            self.pidfile.create(self.pid)

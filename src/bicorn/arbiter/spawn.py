@@ -23,8 +23,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from setproctitle import setproctitle
-
+from bicorn.arbiter.environment import set_title
 from bicorn.arbiter.outcome import headline
 from bicorn.arbiter.signals import HANDLED
 from bicorn.errors import AppImportError, BicornError, ExitCode
@@ -39,11 +38,6 @@ if TYPE_CHECKING:
 
 #: What Gunicorn's sys.exit(-1) becomes for the parent: the worker had been serving when it failed.
 SERVING_FAILED = 255
-
-
-def set_title(role: str, name: str) -> None:
-    """Show what this process is in ps and top."""
-    setproctitle(f"bicorn: {role} [{name}]")
 
 
 def fork_worker(server: Any, worker: Worker, leave_arbiter: Callable[[], None]) -> int:  # Any: what hooks get

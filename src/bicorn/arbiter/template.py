@@ -28,9 +28,9 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from bicorn.arbiter.environment import set_title
 from bicorn.arbiter.outcome import headline
 from bicorn.arbiter.signals import HANDLED
-from bicorn.arbiter.spawn import set_title
 from bicorn.errors import BicornError, ExitCode
 from bicorn.ipc.messages import Kind, Message, send
 from bicorn.ipc.stacks import STACK_SIGNALS, StackFile

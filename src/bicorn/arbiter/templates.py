@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bicorn.arbiter.children import Children, WorkerHandle
     from bicorn.arbiter.exits import Exit
     from bicorn.arbiter.generation import Generation
-    from bicorn.arbiter.reload import Generations
+    from bicorn.arbiter.generations import Generations
     from bicorn.arbiter.stacks import StackCollector
     from bicorn.observe.log import Logger
 
