@@ -35,7 +35,7 @@ def post_request(worker, req, environ, resp):
     record("post_request", req.method, environ["PATH_INFO"], status)
 def child_exit(server, worker): record("child_exit", worker.pid in server.WORKERS, isinstance(worker.pid, int))
 def worker_exit(server, worker): record("worker_exit", worker.pid == os.getpid())
-def nworkers_changed(server, new, old): record("nworkers_changed", new, old)
+def nworkers_changed(server, new, old): record("nworkers_changed", new, old, len(server.WORKERS))
 def on_exit(server): record("on_exit", len(server.WORKERS), len(server.LISTENERS))
 """
 BOTH: tuple[Kind, ...] = ("bicorn", "gunicorn")

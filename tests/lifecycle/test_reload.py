@@ -114,14 +114,17 @@ def test_a_rolling_reload_adds_one_process_at_the_most(start: Start, gate: Gate)
     assert server.get("/").body == b"new"
 
 
-def test_a_worker_that_boots_too_slowly_ends_the_reload(start: Start, gate: Gate) -> None:
+@pytest.mark.parametrize(
+    "first", ["", "import signal\nsignal.signal(signal.SIGABRT, signal.SIG_IGN)\n"], ids=["", "killed"]
+)
+def test_a_worker_that_boots_too_slowly_ends_the_reload(start: Start, gate: Gate, first: str) -> None:
     server = start("mine:app", "--boot-timeout", "1", files={"mine.py": app_saying("old")}, env=gate.env)
     assert server.get("/").body == b"old"
     old = server.wait_for_workers(1)
     waiting = (
         "import os\ndef connect():\n    os.read(os.open(os.environ['GATE'] + '/release', os.O_RDONLY), 1)\nconnect()\n"
     )
-    replace(server.directory / "mine.py", waiting + app_saying("new"))
+    replace(server.directory / "mine.py", first + waiting + app_saying("new"))
     server.signal(signal.SIGHUP)
     server.wait_for_log(r"WORKER TIMEOUT \(pid:\d+\): not ready within 1 s \(boot_timeout\)")
     server.wait_for_log(r"in connect")  # where it hung
@@ -247,6 +250,24 @@ def test_a_second_hup_overtakes_a_reload_that_is_not_ready(start: Start, gate: G
     gate.release(2)
     server.wait_for_workers(1, without=[old, *second])
     assert server.get("/").body == b"three"
+
+
+def test_a_hup_that_fails_takes_back_the_one_that_it_overtook(start: Start, gate: Gate) -> None:
+    server = start("mine:app", config="workers = 1\n", files={"mine.py": app_saying("one")}, env=gate.env)
+    assert server.get("/").body == b"one"
+    old = server.wait_for_workers(1)
+    waiting = "import os\nos.read(os.open(os.environ['GATE'] + '/release', os.O_RDONLY), 1)\n"
+    replace(server.directory / "mine.py", waiting + app_saying("two"))
+    replace(server.directory / "server.conf.py", "errorlog = 'two.log'\n")
+    server.signal(signal.SIGHUP)
+    log = server.directory / "two.log"
+    wait_until(lambda: log.exists() and "Booting worker" in log.read_text(), "the worker of the reload")
+    replace(server.directory / "server.conf.py", "def\n")
+    server.signal(signal.SIGHUP)
+    server.wait_for_log("Reload failed; the workers of before go on serving")
+    gate.release()
+    assert server.wait_for_workers(1) == old
+    assert server.get("/").body == b"one"
 
 
 def test_changed_sources_are_noticed_with_reload(start: Start) -> None:

@@ -1,225 +1,91 @@
-"""The parent process: it keeps as many workers alive as were asked for.
+"""The parent process at work: its loop, what signals mean to it, and how the server ends.
 
-Owns       the listeners, the configuration in force, the set of workers, and the end of the server.
+Owns       the listeners, the one wait, the order within a round, and the end of the server.
 Never      reads a client's byte, and never waits for anything but the next event.
-Invariant  what happens to a worker was decided by policy.decide(); this file only does it.
+Invariant  what happens to a worker was decided by policy.decide(); this file only sees to it that it is done.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import signal
-import socket
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
 
 from bicorn import __version__
-from bicorn._core import Scoreboard
-from bicorn.arbiter import duties, exits, policy
-from bicorn.arbiter.children import SLOTS_MAX, Children, WorkerHandle
+from bicorn.arbiter import duties, policy
 from bicorn.arbiter.control import Control
-from bicorn.arbiter.environment import ProcessEnvironment
-from bicorn.arbiter.generation import Generation
-from bicorn.arbiter.oom import OomKills
+from bicorn.arbiter.exits import Exit
+from bicorn.arbiter.failures import Failures
+from bicorn.arbiter.inheritance import Inheritance
 from bicorn.arbiter.open_files import raise_limit
-from bicorn.arbiter.outcome import Outcome
-from bicorn.arbiter.pidfile import Pidfile
-from bicorn.arbiter.policy import (
-    Abort,
-    AbortTemplate,
-    Backoff,
-    Commit,
-    Decision,
-    Drain,
-    Kill,
-    Phase,
-    Quit,
-    Snapshot,
-    Spawn,
-    StartTemplate,
-)
-from bicorn.arbiter.promotion import Predecessor
-from bicorn.arbiter.recycle import Recycling, draw_lifetime
+from bicorn.arbiter.policy import AbortTemplate, Commit, Decision, Drain, Phase, Snapshot, Spawn, StartTemplate
+from bicorn.arbiter.recycle import Recycling
 from bicorn.arbiter.refork import Refork
-from bicorn.arbiter.reload import Generations, ReloadFailed
-from bicorn.arbiter.scale import Scaling, first_target
+from bicorn.arbiter.reload import Reload
+from bicorn.arbiter.scale import Scaling
+from bicorn.arbiter.server import Server
 from bicorn.arbiter.service import Service
 from bicorn.arbiter.signals import SignalQueue
-from bicorn.arbiter.spawn import fork_worker, set_title
+from bicorn.arbiter.spawner import Spawner
 from bicorn.arbiter.stacks import StackCollector
-from bicorn.arbiter.states import WorkerEvent, WorkerState
 from bicorn.arbiter.stop import Stop
-from bicorn.arbiter.template import TemplateProcess, make_channel
-from bicorn.arbiter.templates import Template, Templates
-from bicorn.arbiter.upgrade import Upgrade, UpgradeRefused, environment, replace_process
+from bicorn.arbiter.templates import Templates
+from bicorn.arbiter.upgrade import Upgrade, UpgradeRefused
 from bicorn.arbiter.watch import RequestWatch
-from bicorn.config.values import current_directory
+from bicorn.arbiter.workforce import Workforce
 from bicorn.errors import BicornError, ExitCode, HaltServer
-from bicorn.ipc import messages
-from bicorn.ipc.handover import Handover
-from bicorn.ipc.scoreboard import SlotState
-from bicorn.ipc.stacks import StackFile
-from bicorn.ipc.stop_flag import StopFlag
 from bicorn.net import systemd
 from bicorn.net.listener import Listener, adopt_listeners, close_listeners, create_listeners
-from bicorn.observe.log import load_logger_class
 from bicorn.unpatched import select, waitpid
-from bicorn.workers.registry import load_worker_class
 
 if TYPE_CHECKING:
-    from bicorn._core import Slot
     from bicorn.app.application import Application
+    from bicorn.arbiter.generation import Generation
     from bicorn.config import Settings
-    from bicorn.observe.log import Logger
-    from bicorn.workers.base import Worker
 
 _STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
-_BOOT_FAILURES: Final[Mapping[int | None, str]] = {
-    ExitCode.WORKER_BOOT_ERROR: "Worker failed to boot.",
-    ExitCode.APP_LOAD_ERROR: "App failed to load.",
-}
 #: An arbiter that comes this late from its wait was stopped or frozen, and so may its workers have been.
 OVERSLEPT_S: Final = 1.0
 EXIT_INTERNAL_ERROR: Final = 255  # Gunicorn's sys.exit(-1)
 
 
-class Arbiter:
-    """The parent process; hooks get it as `server`, so the names of its attributes are Gunicorn's."""
-
-    WORKER_BOOT_ERROR: ClassVar[int] = ExitCode.WORKER_BOOT_ERROR
-    APP_LOAD_ERROR: ClassVar[int] = ExitCode.APP_LOAD_ERROR
+class Arbiter(Server):
+    """The parent process; embedding programs subclass it, so the names of its methods are Gunicorn's."""
 
     def __init__(self, app: Application, load_settings: Callable[[], Settings] | None = None) -> None:
         """`load_settings` reads the whole configuration again, for a reload; without it the application does."""
-        settings = app.cfg
-        os.environ["SERVER_SOFTWARE"] = f"bicorn/{__version__}"
-        self.log: Logger = load_logger_class(settings)(settings)
-        self.pid = os.getpid()
-        self._predecessor = Predecessor(os.environ, self._promote)
-        self._upgrade = Upgrade(self.log, lambda: self._begin_stop(Phase.DRAINING))
-        self.master_name = "Master.2" if self.master_pid else "Master"
-        self.worker_age = 0
-        self.systemd = False
-        self.pidfile: Pidfile | None = None
-        self.started_at = time.monotonic()
-        self._control: Control | None = None
-        self._load_settings = load_settings or app.load_again
-        self._started_in = current_directory()
-        self._environment = ProcessEnvironment(os.environ)
-        self._environment.enter(app)
-        first = Generation(1, settings, app, load_worker_class(settings), [], first_target(settings))
-        self._generations = Generations(first, self._environment, self.log)
-        self._made_from = first
-        self._has_served = False
-        self._backoff = Backoff()
-        self._stop: Stop | None = None
+        super().__init__(app)
+        self._signals = SignalQueue()
+        self._inheritance = Inheritance()
+        self._stacks = StackCollector()
+        self._watch = RequestWatch(self.children, lambda: self.cfg, self._stacks, self.log)
+        self._reload = Reload(self, load_settings or app.load_again)
+        self._upgrade = Upgrade(self, retire=self.handle_term)
+        self._failures = Failures(self, self._reload, self._halt)
+        self._workforce = Workforce(self, self._stacks, self._watch, self._failures)
+        self._spawner = Spawner(self, self._inheritance, self._failures, self._leave_in_child)
+        self._templates = Templates(self._spawner, self._workforce, self._failures, self._stacks)
+        self._control = Control(self, self.children, self._stacks)
+        self._service = Service(self, self.children, os.environ)
+        self._duties: tuple[duties.Duty, ...] = (
+            self._stacks,
+            self._watch,
+            Recycling(self.children, lambda: self.cfg, self.log),
+            Refork(self.children, self.settled_generation, self.log),
+            Scaling(self.children, self.settled_generation, self.resize, self.log),
+            self.predecessor,
+            self._upgrade,
+            self._control,
+            self._service,
+        )
         self._awake_since = 0.0
-        self.cfg.nworkers_changed(self, first.target, None)
-        self.log.debug("Current configuration:\n%s", settings.explain())
+        self.cfg.nworkers_changed(self, self.num_workers, None)
+        self.log.debug("Current configuration:\n%s", self.cfg.explain())
 
-    # -- what hooks look at --------------------------------------------------------------------
-
-    @property
-    def cfg(self) -> Settings:
-        """The settings in force."""
-        return self._generations.current.settings
-
-    @property
-    def app(self) -> Application:
-        """The application object that new workers get."""
-        return self._generations.current.app
-
-    @property
-    def worker_class(self) -> type[Worker]:
-        """The class of new workers."""
-        return self._generations.current.worker_class
-
-    @property
-    def address(self) -> list[Any]:  # Any: (host, port), a path, or a descriptor
-        """The configured addresses."""
-        return list(self.cfg.address)
-
-    @property
-    def timeout(self) -> float:
-        """How long a worker may be silent, in seconds."""
-        return self.cfg.timeout
-
-    @property
-    def proc_name(self) -> str:
-        """The name in process titles."""
-        name = self.cfg.proc_name or self.cfg.default_proc_name
-        return f"{name}.2" if self.master_pid else name
-
-    @property
-    def master_pid(self) -> int:
-        """The arbiter that this one is going to replace, 0 if there is none."""
-        return self._predecessor.pid
-
-    @property
-    def reexec_pid(self) -> int:
-        """The arbiter that is going to replace this one, 0 if there is none."""
-        return self._upgrade.pid
-
-    @property
-    def LISTENERS(self) -> list[Listener]:  # noqa: N802 - Gunicorn's name
-        """The listeners that new workers get."""
-        return self._generations.current.listeners
-
-    @property
-    def WORKERS(self) -> dict[int, Worker]:  # noqa: N802 - Gunicorn's name
-        """The living workers by pid."""
-        return {handle.pid: handle.worker for handle in self._children if handle.is_born}
-
-    @property
-    def num_workers(self) -> int:
-        """How many workers there should be."""
-        return self._generations.current.target
-
-    @num_workers.setter
-    def num_workers(self, value: int) -> None:
-        current = self._generations.current
-        old, current.target = current.target, value
-        self.run_hook("nworkers_changed", value, old)
-
-    def _resize(self, workers: int) -> None:
-        self.num_workers = workers
-
-    @property
-    def last_reload(self) -> Outcome | None:
-        """How the last reload went, or goes."""
-        return self._generations.last
-
-    @property
-    def last_upgrade(self) -> Outcome | None:
-        """How the last binary upgrade went, or goes."""
-        return self._upgrade.last
-
-    # -- what duties look at -------------------------------------------------------------------
-
-    @property
-    def phase(self) -> Phase:
-        """What the server as a whole is doing."""
-        return self._stop.phase if self._stop else Phase.RUNNING
-
-    @property
-    def has_served(self) -> bool:
-        """Whether all workers of some configuration were ready once."""
-        return self._has_served
-
-    @property
-    def generation(self) -> int:
-        """The number of the configuration in force: 1 at start, one more with each reload."""
-        return self._generations.current.number
-
-    @property
-    def workers_max(self) -> int:
-        """The most workers that may be asked for."""
-        return self._capacity()
-
-    # -- life ----------------------------------------------------------------------------------
+    # -- the loop ------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Serve until told to stop; give the exit code of the server."""
@@ -237,101 +103,18 @@ class Arbiter:
             try:
                 self._wait(wake_at)
                 self._dispatch()
-                wake_at = self._act(policy.decide(self._reconcile()))
+                wake_at = self._act(policy.decide(self._snapshot()))
             except HaltServer as halt:
-                self._begin_stop(Phase.DRAINING, halt.reason, halt.exit_code)
+                self._halt(halt.reason, halt.exit_code)
             except Exception as error:  # noqa: BLE001 - whatever it is, workers must not be left behind
                 self._survive(error)
         return self._finish()
 
-    def start(self) -> None:
-        """Take over signals, claim the pid file, make the listeners."""
-        self.log.info("Starting bicorn %s", __version__)
-        raise_limit(self.cfg.open_files, self.log)
-        self._signals = SignalQueue()
-        # Before the pid file: whoever reads it may signal at once, and must not meet default handlers.
-        self._signals.install()
-        self._lifeline = os.pipe()
-        self._stop_flag = StopFlag()
-        self._handover = Handover()
-        self._messages = os.pipe()
-        os.set_blocking(self._messages[0], False)
-        self._children = Children(Scoreboard(self._capacity()))
-        self._oom_kills = OomKills()
-        self._stacks = StackCollector()
-        self._templates = Templates(self, self._children, self._generations, self._stacks)
-        self._watch = RequestWatch(self._children, lambda: self.cfg, self._stacks, self.log)
-        self._control = Control(self, self._children, self._stacks)
-        self._service = Service(self, self._children, os.environ)
-        self._duties: tuple[duties.Duty, ...] = (
-            self._stacks,
-            self._watch,
-            Recycling(self._children, lambda: self.cfg, self.log),
-            Refork(self._children, self.settled_generation, self.log),
-            Scaling(self._children, self.settled_generation, self._resize, self.log),
-            self._predecessor,
-            self._upgrade,
-            self._control,
-            self._service,
-        )
-        self._write_pidfile()
-        self.cfg.on_starting(self)
-        self.log.close_on_exec()
-        self._generations.current.listeners = self._listen()
-        self.log.debug("Arbiter booted")
-        self.log.info("Listening at: %s (%s)", ",".join(map(str, self.LISTENERS)), self.pid)
-        self.log.info("Using worker: %s", self.cfg.worker_class_str)
-        check_config = getattr(self.worker_class, "check_config", None)
-        if check_config is not None:
-            check_config(self.cfg, self.log)
-        self._control.open()
-        self.cfg.when_ready(self)
-        set_title("master", self.proc_name)
-
-    def _listen(self) -> list[Listener]:
-        """Make the listeners, or take those of systemd or of the arbiter that this one replaces."""
-        inherited = systemd.take_listen_fds(os.environ, self.pid)
-        self.systemd = bool(inherited)
-        existing = adopt_listeners(self._predecessor.listen_fds, self.cfg)
-        listeners = create_listeners(self.cfg, self.log, inherited=inherited, existing=existing, pause=self._pause)
-        close_listeners([listener for listener in existing if listener not in listeners], unlink=False)
-        return listeners
-
-    def _capacity(self) -> int:
-        """Slots for every worker, its successor of a reload, and some that drain from the one before."""
-        return max(SLOTS_MAX, 3 * max(self.cfg.workers, self.cfg.workers_max))
-
-    def _pause(self, seconds: float) -> bool:
-        return self._signals.wait_for(_STOP_SIGNALS, seconds)
-
-    def _is_over(self) -> bool:
-        if self._stop is None:
-            return False
-        return not (self._children or self._templates) or time.monotonic() >= self._stop.given_up_at
-
-    def _finish(self) -> int:
-        assert self._stop is not None, "only a stop ends the loop"
-        level = self.log.info if self._stop.exit_code == 0 else self.log.error
-        level("Shutting down: %s", self.master_name)
-        if self._stop.reason is not None:
-            level("Reason: %s", self._stop.reason)
-        self._release()
-        self.run_hook("on_exit")
-        return self._stop.exit_code
-
-    def _release(self) -> None:
-        if self._control is not None:
-            self._control.close()
-        if self.pidfile is not None:
-            self.pidfile.unlink()
-
-    # -- wait ----------------------------------------------------------------------------------
-
     def _wait(self, wake_at: float | None) -> None:
         """Sleep until a signal, a message, or the moment that the last decision named."""
         poll = select.poll()
-        poll.register(self._signals.fileno(), select.POLLIN)
-        poll.register(self._messages[0], select.POLLIN)
+        poll.register(self._signals, select.POLLIN)
+        poll.register(self._inheritance, select.POLLIN)
         duties.register(self._duties, poll)
         wake_at = duties.earliest(self._duties, wake_at)
         # Rounded up: a wait that ends before its moment would decide the same again and again.
@@ -339,8 +122,6 @@ class Arbiter:
         now = time.monotonic()
         if wake_at is not None and now - wake_at > OVERSLEPT_S:
             self._awake_since = now
-
-    # -- dispatch ------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
         """Take in what happened since the last round: messages, signals, exits, what duties have to say."""
@@ -355,164 +136,23 @@ class Arbiter:
             duty.attend(time.monotonic())
 
     def _read_messages(self) -> None:
-        for message in messages.receive(self._messages[0]):
-            if self._templates.read(message):
-                continue
-            handle = self._children.find(message.pid)
-            if handle is None:
-                continue  # Reaped already.
-            if message.kind is messages.Kind.READY:
-                handle.advance(WorkerEvent.SAID_READY, time.monotonic())
-                generation = self._generations.find(handle.generation)
-                if generation is not None:
-                    generation.tried = True
-                self.log.debug("Worker ready (pid: %s)", handle.pid)
-            elif message.kind is messages.Kind.DUE:
-                handle.due = message.text
-            else:
-                handle.failure = message.text
+        for message in self._inheritance.receive():
+            if not self._templates.read(message):
+                self._workforce.hear(message)
 
-    def handle_chld(self) -> None:
-        """SIGCHLD: collect every child that ended; several signals may have become one."""
-        statuses = []
-        while True:
-            try:
-                pid, status = waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                break
-            statuses.append((pid, exits.Exit.from_status(status)))
-        # What a worker wrote before it ended is in the pipe by now, and says why.
-        self._read_messages()
-        for pid, ended in statuses:
-            handle = self._children.remove(pid)
-            if handle is None and (self._upgrade.bury(pid, ended) or self._templates.bury(pid, ended)):
-                continue
-            if handle is None:
-                self._templates.keep_stray(pid, ended)
-                # As PID 1 of a container we get orphans, whose exits mean nothing to us.
-                self.log.debug("Reaped unknown child process (pid:%s, %s)", pid, ended)
-            else:
-                self.bury(handle, ended)
-
-    def handle_hup(self) -> None:
-        """SIGHUP: try the configuration as it is now."""
-        self.log.info("Hang up: %s", self.master_name)
-        if self._stop is None:
-            self.reload()
-
-    def handle_term(self) -> None:
-        """SIGTERM: stop when the requests that are held have been answered; again: stop now."""
-        self._begin_stop(Phase.DRAINING)
-
-    def handle_int(self) -> None:
-        """SIGINT: stop now."""
-        self._begin_stop(Phase.QUITTING)
-
-    handle_quit = handle_int
-
-    def handle_ttin(self) -> None:
-        """SIGTTIN: one worker more."""
-        if self.num_workers >= self._capacity():
-            self.log.warning("TTIN is ignored: there are %s workers, and no room for more", self.num_workers)
-            return
-        self.num_workers += 1
-
-    def handle_ttou(self) -> None:
-        """SIGTTOU: one worker less, but never none."""
-        if self.num_workers > 1:
-            self.num_workers -= 1
-
-    def handle_usr1(self) -> None:
-        """SIGUSR1: log files were rotated."""
-        self.log.reopen_files()
-        for handle in self._children:
-            self.send(handle, signal.SIGUSR1)
-        for template in self._templates:
-            os.kill(template.pid, signal.SIGUSR1)
-
-    def handle_usr2(self) -> None:
-        """SIGUSR2: start a new arbiter beside this one, from the program as it is now."""
-        try:
-            self._execute_beside()
-        except UpgradeRefused as refused:
-            self.log.warning("USR2 is ignored: %s", refused)
-
-    def handle_winch(self) -> None:
-        """SIGWINCH: drain the workers during a binary upgrade; in a terminal, somebody changed its size."""
-        if self.cfg.daemon:
-            self.log.info("graceful stop of workers")
-            self.num_workers = 0
-        else:
-            self.log.debug("SIGWINCH ignored. Not daemonized")
-
-    # -- workers that ended --------------------------------------------------------------------
-
-    def bury(self, handle: WorkerHandle, ended: exits.Exit) -> None:
-        state, now = handle.state, time.monotonic()
-        handle.advance(WorkerEvent.EXITED, now)
-        stopping = self._stop is not None
-        line = exits.describe(ended, handle.pid, state, stopping=stopping, oom=self._oom_kills.explain_one)
-        stacks = self._stacks.bury(handle)
-        if handle.channel is not None:
-            handle.channel.close()
-        if line is not None:
-            self.log.log(line[0], "\n".join([line[1], stacks] if ended.signum in exits.FAULTS else [line[1]]).rstrip())
-        if self._stop is None and state in (WorkerState.BOOTING, WorkerState.READY, WorkerState.ABORTED):
-            self._answer_death(handle, ended, now)
-        self.run_hook("child_exit", handle.worker)
-
-    def _answer_death(self, handle: WorkerHandle, ended: exits.Exit, now: float) -> None:
-        """Decide what an exit that nobody asked for means for the server."""
-        never_ready = handle.ready_at is None
-        generation = self._generations.find(handle.generation)
-        if generation is None:
-            return
-        if never_ready and self._is_on_trial(generation):
-            self._abandon_reload(handle.failure or f"worker {handle.pid} {ended}")
-        elif (
-            never_ready and not self._has_served and ended.code in _BOOT_FAILURES and self.cfg.on_boot_failure == "exit"
-        ):
-            self._begin_stop(Phase.DRAINING, _BOOT_FAILURES[ended.code], ended.code or ExitCode.FAILED)
-        elif never_ready or not ended.is_clean:
-            self._back_off(None if handle.ready_at is None else now - handle.ready_at)
-
-    def _is_first_boot_final(self) -> bool:
-        return not self._has_served and self.cfg.on_boot_failure == "exit"
-
-    def _is_on_trial(self, generation: Generation) -> bool:
-        """Whether a worker of it that cannot live ends a reload, and all workers of before are there to go back to."""
-        is_next = generation is self._generations.current and self._generations.fallback is not None
-        return is_next and not (generation.is_rolling and generation.tried)
-
-    def _back_off(self, ready_for: float | None) -> None:
-        now = time.monotonic()
-        self._backoff = policy.backoff_after_death(
-            self._backoff, now, ready_for=ready_for, delay_max=self.cfg.respawn_delay_max
-        )
-        if self._backoff.not_before > now:
-            self.log.warning(
-                "%d workers in a row died at once; the next is started in %.1f s",
-                self._backoff.deaths,
-                self._backoff.not_before - now,
-            )
-
-    # -- reconcile and act ---------------------------------------------------------------------
-
-    def _reconcile(self) -> Snapshot:
+    def _snapshot(self) -> Snapshot:
         """Take the picture that the next decision is made from."""
-        now, current, fallback = time.monotonic(), self._generations.current, self._generations.fallback
+        current, fallback = self.generations.current, self.generations.fallback
         return Snapshot(
-            now=now,
+            now=time.monotonic(),
             phase=self.phase,
             target=self.num_workers,
             generation=current.number,
             fallback=fallback.number if fallback else None,
             proven=current.proven,
-            workers=self._children.views(self._awake_since),
-            slots_free=self._children.slots_free,
-            spawn_not_before=self._backoff.not_before,
+            workers=self.children.views(self._awake_since),
+            slots_free=self.children.slots_free,
+            spawn_not_before=self.generations.backoff.not_before,
             timeout=self.cfg.timeout,
             graceful_timeout=self.cfg.graceful_timeout,
             stop_deadline=self._stop.deadline if self._stop else None,
@@ -532,216 +172,82 @@ class Arbiter:
         return time.monotonic() if decision.actions else decision.wake_at
 
     def _perform(self, action: policy.Action) -> None:
-        if isinstance(action, Commit):
-            self._commit()
-        elif isinstance(action, Spawn):
-            generation = self._generations.find(action.generation)
-            if self._stop is None and generation is not None:
-                self._spawn(generation)
-        elif isinstance(action, StartTemplate):
-            generation = self._generations.find(action.generation)
-            if self._stop is None and generation is not None:
-                self._templates.start(generation)
-        elif isinstance(action, AbortTemplate):
-            self._templates.abort(action.generation)
-        else:
-            handle = self._children.find(action.pid)
-            assert handle is not None, "policy decides about workers of its snapshot"
-            self._tell(handle, action)
+        match action:
+            case Commit():
+                self._commit()
+            case Spawn(number):
+                if (generation := self._find(number)) is not None:
+                    self._spawner.spawn(generation)
+            case StartTemplate(number):
+                if (generation := self._find(number)) is not None:
+                    self._templates.start(generation)
+            case AbortTemplate(number):
+                self._templates.abort(number)
+            case _:
+                if isinstance(action, Drain):
+                    self._templates.tell_heir(action.pid)
+                self._workforce.tell(action)
 
-    def _tell(self, handle: WorkerHandle, action: Drain | Quit | Abort | Kill) -> None:
-        now = time.monotonic()
-        if isinstance(action, Drain):
-            self._templates.tell_heir(handle)
-            handle.advance(WorkerEvent.TOLD_TO_DRAIN, now)
-            handle.slot.state = SlotState.DRAINING  # Before the signal: nobody may hand it a connection from now on.
-            self.send(handle, signal.SIGTERM)
-        elif isinstance(action, Quit):
-            handle.advance(WorkerEvent.TOLD_TO_QUIT, now)
-            self.send(handle, signal.SIGQUIT)
-        elif isinstance(action, Abort):
-            self._announce_abort(handle)
-            self._watch.report_stuck(handle, action.silent_s, now, lambda: self._send_abort(handle))
-            handle.worker.aborted = True
-            handle.advance(WorkerEvent.HEARTBEAT_MISSED, now)
-        else:
-            handle.advance(WorkerEvent.KILL_SENT, now)
-            self.send(handle, signal.SIGKILL)
+    def _find(self, number: int) -> Generation | None:
+        """Give the generation to fork for, unless an action before has ended it or begun the end of the server."""
+        return self.generations.find(number) if self._stop is None else None
 
-    def _send_abort(self, handle: WorkerHandle) -> None:
-        """Have the worker run its hook and die, now that its stacks are read.
+    def _commit(self) -> None:
+        if not self.has_served:
+            self.has_served = True
+            self.predecessor.tell_ready()
+        if self.generations.commit():
+            self.log.debug("Reload done: the workers of before are drained")
 
-        Not earlier: while another signal waits for the main thread, the kernel gives this one to any other thread, and
-        nothing interrupts what the main thread is stuck in.
-        """
-        if handle.state is WorkerState.ABORTED:
-            self.send(handle, signal.SIGABRT)
+    # -- start ---------------------------------------------------------------------------------
 
-    def _announce_abort(self, handle: WorkerHandle) -> None:
-        if handle.state is WorkerState.BOOTING and self.cfg.boot_timeout:
-            late = f"not ready within {self.cfg.boot_timeout:g} s (boot_timeout)"
-            self.log.critical("WORKER TIMEOUT (pid:%s): %s", handle.pid, late)
-            handle.failure = f"worker {handle.pid} was {late}"
-        else:
-            self.log.critical("WORKER TIMEOUT (pid:%s)", handle.pid)
+    def start(self) -> None:
+        """Take over signals, claim the pid file, make the listeners."""
+        self.log.info("Starting bicorn %s", __version__)
+        raise_limit(self.cfg.open_files, self.log)
+        # Before the pid file: whoever reads it may signal at once, and must not meet default handlers.
+        self._signals.install()
+        self.claim_pidfile()
+        self.cfg.on_starting(self)
+        self.log.close_on_exec()
+        self.generations.current.listeners = self._listen()
+        self.log.debug("Arbiter booted")
+        self.log.info("Listening at: %s (%s)", ",".join(map(str, self.LISTENERS)), self.pid)
+        self.log.info("Using worker: %s", self.cfg.worker_class_str)
+        check_config = getattr(self.worker_class, "check_config", None)
+        if check_config is not None:
+            check_config(self.cfg, self.log)
+        self._control.open()
+        self.cfg.when_ready(self)
+        self.show_title()
 
-    def send(self, handle: WorkerHandle, signum: signal.Signals) -> None:
-        if not handle.is_born:
-            handle.owed.append(signum)
-            return
-        # Until it is reaped, the pid stays its own: at worst it is a zombie, which takes any signal.
-        os.kill(handle.pid, signum)
+    def _listen(self) -> list[Listener]:
+        """Make the listeners, or take those of systemd or of the arbiter that this one replaces."""
+        inherited = systemd.take_listen_fds(os.environ, self.pid)
+        self.systemd = bool(inherited)
 
-    def _spawn(self, generation: Generation) -> None:
-        """Fork one worker."""
-        self.worker_age += 1
-        slot = self._children.take_slot()
-        try:
-            handle = self._fork(generation, slot)
-        except Exception as error:  # noqa: BLE001 - pre_fork is the user's code
-            self._children.free_slot(slot)
-            self.fail_to_spawn(generation, error)
-            return
-        if not self._children.slots_free:
-            self.log.warning(
-                "All %s slots for workers are taken: no more are started until some have gone", len(self._children) + 1
-            )
-        self._children.add(handle)
+        def pause(seconds: float) -> bool:
+            return self._signals.wait_for(_STOP_SIGNALS, seconds)
 
-    def _fork(self, generation: Generation, slot: Slot) -> WorkerHandle:
-        """Fork a worker, or order it from the generation's template, which then says its pid."""
-        age, forked_at, settings = self.worker_age, time.monotonic(), generation.settings
-        with contextlib.ExitStack() as undo, contextlib.ExitStack() as finally_:
-            ours, theirs = make_channel() if settings.refork else (None, None)
-            for end, stack in ((ours, undo), (theirs, finally_)):
-                if end is not None:
-                    stack.callback(end.close)
-            stacks = StackFile()
-            worker = self.make_worker(generation, age, slot.index, stacks, theirs)
-            slot.state = SlotState.BOOTING
-            if generation.template is None:
-                settings.pre_fork(self, worker)
-                worker.pid = slot.pid = pid = fork_worker(self, worker, lambda: self.leave_in_child(ours))
-            else:
-                passed = [stacks.fileno(), *([theirs.fileno()] if theirs is not None else [])]
-                generation.template.order_fork(age, slot.index, passed)
-                pid = -age
-            undo.pop_all()
-        handle = WorkerHandle(pid, worker, slot, generation.number, forked_at, since=forked_at, stacks=stacks)
-        handle.lifetime_s, handle.channel = draw_lifetime(settings), ours
-        return handle
+        existing = adopt_listeners(self.predecessor.listen_fds, self.cfg)
+        listeners = create_listeners(self.cfg, self.log, inherited=inherited, existing=existing, pause=pause)
+        close_listeners([listener for listener in existing if listener not in listeners], unlink=False)
+        return listeners
 
-    def make_worker(
-        self, generation: Generation, age: int, slot: int, stacks: StackFile, channel: socket.socket | None
-    ) -> Worker:
-        """Make the object of a worker that is about to be forked, here or in a template."""
-        settings = generation.settings
-        worker = generation.worker_class(
-            age, self.pid, generation.listeners, generation.app, settings.timeout / 2, settings, self.log
-        )
-        worker.slot, worker.stacks, worker.channel = self._children.slot(slot), stacks, channel
-        worker.stop_flag, worker.handover = self._stop_flag, self._handover.fds
-        worker.lifeline, worker.ready_pipe = self.lifeline_end, self.messages_end
-        self._made_from = generation
-        return worker
-
-    def fail_to_spawn(self, generation: Generation, error: Exception) -> None:
-        """A fork was refused (EAGAIN, ENOMEM) or pre_fork raised; before the server ever served, that ends it."""
-        if self._stop is not None:
-            return
-        if not self._has_served and not isinstance(error, OSError):
-            raise error
-        self.log.error("A worker could not be started: %s", error, exc_info=error)
-        if self._is_on_trial(generation):
-            self._abandon_reload(f"a worker could not be started: {error}")
-        else:
-            self._back_off(None)
-
-    def leave_in_child(self, *channels: socket.socket | None) -> None:
-        self._signals.close_in_child()
-        os.close(self._lifeline[1])
-        os.close(self._messages[0])
+    def _leave_in_child(self) -> None:
+        """Give up in a forked child what belongs to the arbiter alone."""
+        self._signals.leave_in_child()
+        self._inheritance.leave_in_child()
         for duty in self._duties:
             duty.leave_in_child()
-        for handle in self._children:
-            handle.stacks.close()
-        held = (holder.channel for holder in (*self._children, *self._templates))
-        for channel in (*channels, *held):
-            if channel is not None:
-                channel.close()
+        self.children.leave_in_child()
+        self._templates.leave_in_child()
 
-    # -- templates ----------------------------------------------------------------------------
-
-    @property
-    def lifeline_end(self) -> int:
-        """What every process below watches: readable as soon as the arbiter is dead."""
-        return self._lifeline[0]
-
-    @property
-    def messages_end(self) -> int:
-        """Where every process below writes what the arbiter has to know."""
-        return self._messages[1]
-
-    def become_template(self, worker: Worker) -> TemplateProcess | None:
-        """In a worker that has drained: go on as a template, if the arbiter has asked for it."""
-        return TemplateProcess.promote(self, self._made_from, worker)
-
-    def answer_template_death(self, generation: Generation, template: Template, ended: exits.Exit) -> None:
-        """Decide what it means for the server that no more workers can be forked from this template."""
-        if self._stop is not None:
-            return
-        reason = template.failure or f"the process that holds the application (pid {template.pid}) {ended}"
-        if self._is_on_trial(generation):
-            self._abandon_reload(reason)
-        elif template.failure and self._is_first_boot_final():
-            self._begin_stop(Phase.DRAINING, _BOOT_FAILURES[ExitCode.APP_LOAD_ERROR], ExitCode.FAILED)
-        else:
-            self.log.error("New workers cannot be forked: %s", reason)
-            self._back_off(None)
-
-    def settled_generation(self) -> Generation | None:
-        current = self._generations.current
-        is_settled = self._stop is None and self._generations.fallback is None and current.proven
-        return current if is_settled else None
-
-    # -- reload --------------------------------------------------------------------------------
+    # -- what is asked of it -------------------------------------------------------------------
 
     def reload(self) -> None:
         """Try the configuration as it is now; its workers take over when they are ready."""
-        try:
-            serving = self._generations.begin(self._load_settings, keep_listeners=self.systemd)
-        except ReloadFailed as failure:
-            self.log.error("Reload failed; the workers of before go on serving.\n%s", failure)
-            return
-        self._backoff = Backoff()
-        try:
-            self.log.reopen_files()
-            self.cfg.nworkers_changed(self, self.num_workers, serving.target)
-            self.cfg.on_reload(self)
-            self._write_pidfile()
-        except Exception as error:
-            self.log.exception("Exception during the reload")
-            self._abandon_reload(str(error))
-            return
-        set_title("master", self.proc_name)
-
-    def _commit(self) -> None:
-        if not self._has_served:
-            self._has_served = True
-            self._predecessor.tell_ready()
-        if self._generations.commit():
-            self.log.debug("Reload done: the workers of before are drained")
-
-    def _abandon_reload(self, reason: str) -> None:
-        """Go back to the generation that serves; the workers of the failed one are drained in the next round."""
-        failed = self._generations.abandon(reason)
-        self._backoff = Backoff()
-        self._write_pidfile()
-        set_title("master", self.proc_name)
-        self.log.error("Reload failed; the workers of before go on serving. %s", reason)
-        self.run_hook("nworkers_changed", self.num_workers, failed.target)
-
-    # -- upgrade -------------------------------------------------------------------------------
+        self._reload.begin()
 
     def upgrade(self) -> None:
         """Start a new arbiter, and retire when its workers are ready; what came of it is `last_upgrade`.
@@ -750,30 +256,76 @@ class Arbiter:
         """
         if self.pid == 1:
             raise UpgradeRefused("this arbiter is process 1: the container would end with it. Replace the container")
-        self._execute_beside(deadline=time.monotonic() + self.cfg.upgrade_timeout)
+        self._upgrade.start(deadline=time.monotonic() + self.cfg.upgrade_timeout)
 
-    def _execute_beside(self, *, deadline: float | None = None) -> None:
-        if self.master_pid:
-            raise UpgradeRefused(f"this arbiter is about to replace another (pid {self.master_pid})")
-        if self._stop is not None:
-            raise UpgradeRefused("this arbiter is stopping")
-        self._upgrade.start(self._become_successor, deadline=deadline)
+    # -- what signals mean ---------------------------------------------------------------------
 
-    def _become_successor(self, ready_fd: int) -> NoReturn:
-        original, old_pid = self._environment.original, self.pid
-        variables = environment(original, old_pid, self.LISTENERS, ready_fd, by_systemd=self.systemd)
-        self.cfg.pre_exec(self)
-        replace_process(self._started_in, variables)
+    def handle_hup(self) -> None:
+        """SIGHUP: try the configuration as it is now."""
+        self.log.info("Hang up: %s", self.master_name)
+        if self._stop is None:
+            self.reload()
 
-    def _promote(self) -> None:
-        """The arbiter that this one replaces has gone."""
-        self.log.info("Master has been promoted.")
-        self.master_name = "Master"
-        if self.pidfile is not None and self.cfg.pidfile is not None:
-            self.pidfile.rename(self.cfg.pidfile)
-        set_title("master", self.proc_name)
+    def handle_term(self) -> None:
+        """SIGTERM: stop when the requests that are held have been answered; again: stop now."""
+        self._begin_stop(Phase.DRAINING)
 
-    # -- stop ----------------------------------------------------------------------------------
+    def handle_int(self) -> None:
+        """SIGINT: stop now."""
+        self._begin_stop(Phase.QUITTING)
+
+    handle_quit = handle_int
+
+    def handle_ttin(self) -> None:
+        """SIGTTIN: one worker more."""
+        if self.num_workers >= self.workers_max:
+            self.log.warning("TTIN is ignored: there are %s workers, and no room for more", self.num_workers)
+            return
+        self.num_workers += 1
+
+    def handle_ttou(self) -> None:
+        """SIGTTOU: one worker less, but never none."""
+        if self.num_workers > 1:
+            self.num_workers -= 1
+
+    def handle_usr1(self) -> None:
+        """SIGUSR1: log files were rotated."""
+        self.log.reopen_files()
+        for handle in self.children:
+            handle.send(signal.SIGUSR1)
+        for template in self._templates:
+            os.kill(template.pid, signal.SIGUSR1)
+
+    def handle_usr2(self) -> None:
+        """SIGUSR2: start a new arbiter beside this one, from the program as it is now."""
+        try:
+            self._upgrade.start()
+        except UpgradeRefused as refused:
+            self.log.warning("USR2 is ignored: %s", refused)
+
+    def handle_winch(self) -> None:
+        """SIGWINCH: drain the workers during a binary upgrade; in a terminal, somebody changed its size."""
+        if self.cfg.daemon:
+            self.log.info("graceful stop of workers")
+            self.num_workers = 0
+        else:
+            self.log.debug("SIGWINCH ignored. Not daemonized")
+
+    def handle_chld(self) -> None:
+        """SIGCHLD: bury every child that ended; several signals may have become one."""
+        exits = list(_collect_exits())
+        # What a worker wrote before it ended is in the pipe by now, and says why.
+        self._read_messages()
+        for pid, ended in exits:
+            if not any(kin.bury(pid, ended) for kin in (self._workforce, self._upgrade, self._templates)):
+                self._templates.keep_stray(pid, ended)
+                # As PID 1 of a container we get orphans, whose exits mean nothing to us.
+                self.log.debug("Reaped unknown child process (pid:%s, %s)", pid, ended)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _halt(self, reason: str, exit_code: int) -> None:
+        self._begin_stop(Phase.DRAINING, reason, exit_code)
 
     def _begin_stop(self, phase: Phase, reason: str | None = None, exit_code: int = ExitCode.OK) -> None:
         """Start to end the server; a second time, hurry."""
@@ -783,12 +335,12 @@ class Arbiter:
                 self.log.info("Quick shutdown requested")
             return
         self._stop = Stop(phase, now + self.cfg.graceful_timeout, reason, int(exit_code))
-        self._stop_flag.set()
+        self._inheritance.stop_flag.set()
         self._service.begin_stop()
         for template in self._templates:
             template.end()
         # Ours are only one of the copies: workers serve what waits in the queue before they close theirs.
-        self._generations.close_listeners(shared=bool(self.systemd or self.reexec_pid or self.master_pid))
+        self.generations.close_listeners(shared=bool(self.systemd or self.reexec_pid or self.master_pid))
 
     def _survive(self, error: Exception) -> None:
         """Something of ours or a hook raised where nothing should; end the server in order, then without."""
@@ -800,22 +352,33 @@ class Arbiter:
         for pid in (*self.WORKERS, *(template.pid for template in self._templates)):
             os.kill(pid, signal.SIGKILL)
 
-    # -- around --------------------------------------------------------------------------------
+    def _is_over(self) -> bool:
+        if self._stop is None:
+            return False
+        return not (self.children or self._templates) or time.monotonic() >= self._stop.given_up_at
 
-    def run_hook(self, name: str, *args: object) -> None:
-        """Call a hook that must not end a running server: what it raises is logged."""
-        try:
-            getattr(self.cfg, name)(self, *args)
-        except Exception:
-            self.log.exception("Exception in the %s hook", name)
+    def _finish(self) -> int:
+        assert self._stop is not None, "only a stop ends the loop"
+        level = self.log.info if self._stop.exit_code == 0 else self.log.error
+        level("Shutting down: %s", self.master_name)
+        if self._stop.reason is not None:
+            level("Reason: %s", self._stop.reason)
+        self._release()
+        self.run_hook("on_exit")
+        return self._stop.exit_code
 
-    def _write_pidfile(self) -> None:
-        wanted = self.cfg.pidfile
-        if wanted is not None and self.master_pid:
-            wanted += ".2"  # The file itself is the old arbiter's as long as it lives.
-        if self.pidfile is not None and self.pidfile.fname != wanted:
+    def _release(self) -> None:
+        self._control.close()
+        if self.pidfile is not None:
             self.pidfile.unlink()
-            self.pidfile = None
-        if wanted is not None and self.pidfile is None:
-            self.pidfile = Pidfile(wanted)
-            self.pidfile.create(self.pid)
+
+
+def _collect_exits() -> Iterator[tuple[int, Exit]]:
+    while True:
+        try:
+            pid, status = waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, Exit.from_status(status)

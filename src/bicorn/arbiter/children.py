@@ -7,64 +7,19 @@ Invariant  a slot belongs to at most one record; it is free again only after the
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import signal
-import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from bicorn.arbiter.policy import WorkerView
-from bicorn.arbiter.states import WorkerEvent, WorkerState, advance
 from bicorn.ipc.scoreboard import SlotState
-from bicorn.ipc.stacks import StackFile
 
 if TYPE_CHECKING:
     from bicorn._core import Scoreboard, Slot
-    from bicorn.workers.base import Worker
+    from bicorn.arbiter.handle import WorkerHandle
+    from bicorn.arbiter.policy import WorkerView
 
 #: Workers that can live at the same time, the old ones of a reload included. Fixed at start, because the shared
 #: memory is made before the first fork. Apache's ServerLimit is 16 × 25 by default, and at most 20,000.
 SLOTS_MAX: Final = 1024
-
-
-@dataclasses.dataclass
-class WorkerHandle:
-    """A worker as the arbiter sees it; `worker` is the arbiter's copy of the object made before the fork."""
-
-    pid: int
-    worker: Worker
-    slot: Slot
-    generation: int
-    forked_at: float
-    state: WorkerState = WorkerState.BOOTING
-    since: float = 0.0
-    ready_at: float | None = None
-    failure: str = ""  # why it could not boot, in its own words
-    stacks: StackFile = dataclasses.field(default_factory=StackFile)
-    due: str = ""  # why it is to be replaced, if it is
-    lifetime_s: float = math.inf  # how long it may be ready
-    is_heir: bool = False  # it is going to be a template when it has drained
-    channel: socket.socket | None = None  # how it is told so
-    owed: list[signal.Signals] = dataclasses.field(default_factory=list)  # sent before it was born
-
-    @property
-    def is_born(self) -> bool:
-        """Whether it has a pid; until a template has forked it, `pid` is its age, negative."""
-        return self.pid > 0
-
-    def advance(self, event: WorkerEvent, now: float) -> None:
-        """Move to the next state; `since` is when it entered that one."""
-        state = advance(self.state, event)
-        if state is WorkerState.READY and self.ready_at is None:
-            self.ready_at = now
-        if state is not self.state:
-            self.state, self.since = state, now
-
-    def view(self, awake_since: float) -> WorkerView:
-        """Give the record as a value; signs of life from before `awake_since` are not held against it."""
-        beat = max(self.slot.heartbeat_ns / 1e9, self.forked_at, awake_since)
-        return WorkerView(self.pid, self.worker.age, self.generation, self.state, self.since, beat, bool(self.due))
 
 
 class Children:
@@ -130,3 +85,8 @@ class Children:
     def views(self, awake_since: float) -> tuple[WorkerView, ...]:
         """Give all records as values, oldest first."""
         return tuple(handle.view(awake_since) for handle in self)
+
+    def leave_in_child(self) -> None:
+        """Close in a forked child what leads to its siblings."""
+        for handle in self:
+            handle.close()

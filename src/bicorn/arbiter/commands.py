@@ -21,7 +21,8 @@ from bicorn.observe.control_protocol import Refused, Request
 
 if TYPE_CHECKING:
     from bicorn.arbiter.arbiter import Arbiter
-    from bicorn.arbiter.children import Children, WorkerHandle
+    from bicorn.arbiter.children import Children
+    from bicorn.arbiter.handle import WorkerHandle
     from bicorn.arbiter.outcome import Outcome
     from bicorn.arbiter.stacks import StackCollector
     from bicorn.observe.control_socket import Reply

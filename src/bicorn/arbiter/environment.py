@@ -11,6 +11,10 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from setproctitle import setproctitle
+
+from bicorn.config.values import current_directory
+
 if TYPE_CHECKING:
     from bicorn.app.application import Application
 
@@ -19,6 +23,7 @@ class ProcessEnvironment:
     """The process as it was started, and whose configuration it wears now."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
+        self.directory = current_directory()  # where the process was started
         self._original = dict(environ)
         self._worn: frozenset[str] = frozenset()
 
@@ -43,3 +48,8 @@ class ProcessEnvironment:
             else:
                 os.environ.pop(name, None)
         self._worn = frozenset()
+
+
+def set_title(role: str, name: str) -> None:
+    """Show what this process is in ps and top."""
+    setproctitle(f"bicorn: {role} [{name}]")

@@ -16,6 +16,9 @@ from bicorn.arbiter.states import SERVING, WorkerState
 
 #: Seconds between SIGABRT and SIGKILL: long enough to print stacks and run the hook. Gunicorn: its next tick, 1 s.
 ABORT_GRACE_S: Final = 1.0
+#: After SIGKILL, the seconds in which the kernel gives a process back. One that hangs in a system call longer than
+#: this is waited for no more: nothing that we could still do would end it.
+KILLED_GRACE_S: Final = 2.0
 #: Seconds that everything gets after a stop was hurried. Gunicorn: 2 s.
 HURRIED_GRACE_S: Final = 2.0
 #: Back-off after workers that die at once: none for the first, then this, doubling up to `respawn_delay_max`.
@@ -46,6 +49,7 @@ class WorkerView:
     since: float  # when it entered the state
     heartbeat: float  # its last sign of life, at least its fork
     is_due: bool = False  # it has served its time: to be drained as soon as a successor is ready
+    was_aborted: bool = False  # its end began with SIGABRT, in whatever state it is now
 
 
 class TemplateState(enum.Enum):
@@ -286,7 +290,7 @@ def _room(snapshot: Snapshot) -> int:
 
 
 def _spawn(snapshot: Snapshot, generation: int, missing: int) -> Iterator[Action]:
-    missing -= _count_aborting(snapshot, generation)
+    missing -= _count_dying(snapshot, generation)
     if missing <= 0 or snapshot.now < snapshot.spawn_not_before:
         return
     template = next((view.state for view in snapshot.templates if view.generation == generation), None)
@@ -301,14 +305,24 @@ def _count_ready(workers: list[WorkerView]) -> int:
     return sum(worker.state is WorkerState.READY for worker in workers)
 
 
-def _count_aborting(snapshot: Snapshot, generation: int) -> int:
-    """Count workers in the second that an abort takes: each keeps its place, so its hooks come before a successor's."""
-    return sum(
-        worker.generation == generation
-        and (worker.state in SERVING or worker.state is WorkerState.ABORTED)
-        and _is_late(worker, snapshot) is (worker.state in SERVING)
-        for worker in snapshot.workers
-    )
+def _count_dying(snapshot: Snapshot, generation: int) -> int:
+    """Count workers that an abort is ending: each keeps its place, so its hooks come before a successor's."""
+    return sum(worker.generation == generation and _keeps_place(worker, snapshot) for worker in snapshot.workers)
+
+
+def _keeps_place(worker: WorkerView, snapshot: Snapshot) -> bool:
+    if worker.state in SERVING:
+        return _is_late(worker, snapshot)  # It is aborted by this very decision.
+    place_until = _place_until(worker)
+    return worker.state is WorkerState.ABORTED or (place_until is not None and snapshot.now < place_until)
+
+
+def _place_until(worker: WorkerView) -> float | None:
+    """Give the moment from which a worker that was killed after its abort is replaced even if it is still there.
+
+    SIGKILL ends it at once, unless it hangs in the kernel (state D), where it may stay for ever.
+    """
+    return worker.since + KILLED_GRACE_S if worker.state is WorkerState.KILLED and worker.was_aborted else None
 
 
 def _is_late(worker: WorkerView, snapshot: Snapshot) -> bool:
@@ -321,8 +335,9 @@ def _is_late(worker: WorkerView, snapshot: Snapshot) -> bool:
 
 def _wake_at(snapshot: Snapshot) -> float | None:
     moments = [_deadline(worker, snapshot) for worker in snapshot.workers]
-    if snapshot.phase is Phase.RUNNING and snapshot.spawn_not_before > snapshot.now:
+    if snapshot.phase is Phase.RUNNING:
         moments.append(snapshot.spawn_not_before)
+        moments.extend(_place_until(worker) for worker in snapshot.workers)
     moments.append(snapshot.stop_deadline)
     moments.extend(_template_deadline(view, snapshot) for view in snapshot.templates)
     # What is already overdue is acted upon now; it must not turn the wait into a spin.

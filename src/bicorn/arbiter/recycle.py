@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from bicorn.arbiter.states import WorkerState
 
 if TYPE_CHECKING:
-    from bicorn.arbiter.children import WorkerHandle
+    from bicorn.arbiter.handle import WorkerHandle
     from bicorn.config import Settings
     from bicorn.interfaces import Log
 

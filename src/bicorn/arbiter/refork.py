@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from bicorn.arbiter.states import WorkerState
 
 if TYPE_CHECKING:
-    from bicorn.arbiter.children import WorkerHandle
     from bicorn.arbiter.generation import Generation
+    from bicorn.arbiter.handle import WorkerHandle
     from bicorn.interfaces import Log
 
 #: How often the counters of the workers are looked at, in seconds.

@@ -16,8 +16,8 @@ from bicorn.arbiter.states import WorkerState
 from bicorn.net.listener import accept_queue
 
 if TYPE_CHECKING:
-    from bicorn.arbiter.children import WorkerHandle
     from bicorn.arbiter.generation import Generation
+    from bicorn.arbiter.handle import WorkerHandle
     from bicorn.config import Settings
     from bicorn.interfaces import Log
 

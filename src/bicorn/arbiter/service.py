@@ -23,8 +23,8 @@ from bicorn.arbiter.status import is_under_way
 from bicorn.net import systemd
 
 if TYPE_CHECKING:
-    from bicorn.arbiter.arbiter import Arbiter
-    from bicorn.arbiter.children import WorkerHandle
+    from bicorn.arbiter.handle import WorkerHandle
+    from bicorn.arbiter.server import Server
 
 #: While requests are still answered at a stop, the manager is asked for more time this often, and for this much: an
 #: arbiter that hangs asks no more, and is killed.
@@ -39,12 +39,12 @@ STATUS_CHARACTERS_MAX: Final = 300  # `systemctl status` shows one line
 class Service:
     """Tells the manager, if there is one, how the server is."""
 
-    def __init__(self, arbiter: Arbiter, workers: Iterable[WorkerHandle], environ: MutableMapping[str, str]) -> None:
-        self._arbiter = arbiter
+    def __init__(self, server: Server, workers: Iterable[WorkerHandle], environ: MutableMapping[str, str]) -> None:
+        self._server = server
         self._workers = workers
         self._is_managed = bool(environ.get("NOTIFY_SOCKET"))
         # The variable names the arbiter that was started first; it means its successors of binary upgrades as well.
-        watched_pid = None if arbiter.master_pid else arbiter.pid
+        watched_pid = None if server.master_pid else server.pid
         self._watchdog_s = systemd.take_watchdog(environ, watched_pid) if self._is_managed else None
         self._fed_at = self._extended_at = self._tried_at = 0.0
         self._said_ready = self._said_reloading = self._has_handed_over = False
@@ -54,11 +54,11 @@ class Service:
 
     def begin_stop(self) -> None:
         """Say that the server ends, or which arbiter goes on with it."""
-        if self._arbiter.master_pid:
+        if self._server.master_pid:
             return  # The old arbiter is the service, and goes on.
-        if self._arbiter.reexec_pid:
+        if self._server.reexec_pid:
             # A service whose main process ends has ended, unless the manager knows which one goes on.
-            self._say(f"MAINPID={self._arbiter.reexec_pid}")
+            self._say(f"MAINPID={self._server.reexec_pid}")
             self._has_handed_over = True
         else:
             self._extended_at = time.monotonic()
@@ -75,7 +75,7 @@ class Service:
             return None
         if self._watchdog_s is not None and not self._has_handed_over:
             moments.append(self._fed_at + self._watchdog_s / 2)
-        if self._arbiter.phase is not Phase.RUNNING and not self._has_handed_over:
+        if self._server.phase is not Phase.RUNNING and not self._has_handed_over:
             moments.append(self._extended_at + EXTEND_INTERVAL_S)
         if self._unsent:
             moments.append(self._tried_at + RETRY_INTERVAL_S)
@@ -88,7 +88,7 @@ class Service:
         self._send()
         if self._has_handed_over:
             return
-        if not self._arbiter.master_pid:
+        if not self._server.master_pid:
             self._tell_of_reloads()
             self._tell_of_readiness()
             self._tell_status()
@@ -104,7 +104,7 @@ class Service:
     # -- what there is to say ------------------------------------------------------------------
 
     def _tell_of_reloads(self) -> None:
-        outcome = self._arbiter.last_reload
+        outcome = self._server.last_reload
         if outcome is not self._reload:
             self._reload = outcome
             if not self._said_reloading:
@@ -116,12 +116,12 @@ class Service:
             self._said_ready = False
 
     def _tell_of_readiness(self) -> None:
-        if self._arbiter.has_served and not self._said_ready:
+        if self._server.has_served and not self._said_ready:
             self._said_ready = True
             self._say("READY=1")
 
     def _ask_for_time(self, now: float) -> None:
-        if self._arbiter.phase is not Phase.RUNNING and now >= self._extended_at + EXTEND_INTERVAL_S:
+        if self._server.phase is not Phase.RUNNING and now >= self._extended_at + EXTEND_INTERVAL_S:
             self._extended_at = now
             self._say(f"EXTEND_TIMEOUT_USEC={EXTEND_BY_S * 1e6:.0f}")
 
@@ -134,10 +134,10 @@ class Service:
     def _describe(self) -> str:
         living = list(self._workers)
         ready = sum(handle.state is WorkerState.READY for handle in living)
-        if self._arbiter.phase is not Phase.RUNNING:
+        if self._server.phase is not Phase.RUNNING:
             return f"Stopping, {len(living)} workers left"
-        count = f"{ready} of {self._arbiter.num_workers} workers ready"
-        if not self._arbiter.has_served:
+        count = f"{ready} of {self._server.num_workers} workers ready"
+        if not self._server.has_served:
             return f"Starting, {count}"
         if is_under_way(self._reload):
             return f"Reloading, {count}"
@@ -147,9 +147,9 @@ class Service:
 
     def _is_healthy(self, now: float) -> bool:
         """Whether somebody serves, or nobody is meant to."""
-        if self._arbiter.phase is not Phase.RUNNING or self._arbiter.num_workers == 0:
+        if self._server.phase is not Phase.RUNNING or self._server.num_workers == 0:
             return True
-        timeout = self._arbiter.timeout
+        timeout = self._server.timeout
         return any(
             handle.state is WorkerState.READY and (not timeout or now - handle.slot.heartbeat_ns / 1e9 < timeout)
             for handle in self._workers

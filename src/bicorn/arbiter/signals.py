@@ -93,7 +93,7 @@ class SignalQueue:
             while len(read(self._read_end, _PIPE_READ_BYTES)) == _PIPE_READ_BYTES:
                 continue
 
-    def close_in_child(self) -> None:
+    def leave_in_child(self) -> None:
         """Give a forked child the default handlers, and none of this queue."""
         signal.set_wakeup_fd(-1)
         for signum in HANDLED:

@@ -21,10 +21,9 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from setproctitle import setproctitle
-
+from bicorn.arbiter.environment import set_title
 from bicorn.arbiter.outcome import headline
 from bicorn.arbiter.signals import HANDLED
 from bicorn.errors import AppImportError, BicornError, ExitCode
@@ -34,6 +33,9 @@ from bicorn.unpatched import fork
 from bicorn.workers.base import ExitWhileBooting
 
 if TYPE_CHECKING:
+    import socket
+
+    from bicorn.arbiter.spawner import Spawner
     from bicorn.arbiter.template import TemplateProcess
     from bicorn.workers.base import Worker
 
@@ -41,13 +43,11 @@ if TYPE_CHECKING:
 SERVING_FAILED = 255
 
 
-def set_title(role: str, name: str) -> None:
-    """Show what this process is in ps and top."""
-    setproctitle(f"bicorn: {role} [{name}]")
+def fork_worker(spawner: Spawner, worker: Worker, channel: socket.socket | None) -> int:
+    """Fork; give the pid to the arbiter, and in the child live the worker's life and exit.
 
-
-def fork_worker(server: Any, worker: Worker, leave_arbiter: Callable[[], None]) -> int:  # Any: what hooks get
-    """Fork; give the pid to the arbiter, and in the child live the worker's life and exit."""
+    `channel` is the arbiter's end of the worker's channel, if it has one.
+    """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # What stands in the buffers would be written by both.
     # A signal for the newborn that came before it has handlers of its own would be queued for a loop it never runs.
@@ -55,14 +55,16 @@ def fork_worker(server: Any, worker: Worker, leave_arbiter: Callable[[], None]) 
     try:
         pid = fork()
         if pid == 0:
-            leave_arbiter()
+            spawner.leave_arbiter()
+            if channel is not None:
+                channel.close()
             worker.init_early_signals()
             if worker.stacks is not None:
                 worker.stacks.arm()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     if pid == 0:
-        live(server, worker)
+        live(spawner, worker)
     return pid
 
 
@@ -79,15 +81,16 @@ def fork_template(leave_arbiter: Callable[[], None], live_on: Callable[[], NoRet
     return pid
 
 
-def live(server: Any, worker: Worker) -> NoReturn:  # Any: what hooks get
+def live(spawner: Spawner, worker: Worker) -> NoReturn:
     """Live the life of a worker; if it then becomes a template, those of the workers forked from it."""
     while True:
-        template = _serve(server, worker)
+        template = _serve(spawner, worker)
         # Each turn is another process: this returns in the fork, outside of every frame of the worker before.
         worker = template.serve()
 
 
-def _serve(server: Any, worker: Worker) -> TemplateProcess:
+def _serve(spawner: Spawner, worker: Worker) -> TemplateProcess:
+    server = spawner.server
     worker.pid = os.getpid()
     template = None
     try:
@@ -95,10 +98,10 @@ def _serve(server: Any, worker: Worker) -> TemplateProcess:
         worker.log.info("Booting worker with pid: %s", worker.pid)
         worker.cfg.post_fork(server, worker)
         worker.init_process()
-        template = server.become_template(worker)
+        template = spawner.become_template(worker)
         if template is None:
             sys.exit(ExitCode.OK)
-        return template  # type: ignore[no-any-return]  # the server is what hooks get
+        return template
     except SystemExit:
         raise
     except ExitWhileBooting as told:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from bicorn.ipc.stacks import ASK_SIGNAL, FAULT_SIGNAL, held_back_by, is_caught, is_handled, kernel_state
 
 if TYPE_CHECKING:
-    from bicorn.arbiter.children import WorkerHandle
+    from bicorn.arbiter.handle import WorkerHandle
 
 #: How long a worker's interpreter may take before the stacks are taken without it.
 PATIENCE_S: Final = 0.25
@@ -61,9 +61,8 @@ class StackCollector:
         self._begin(_Question(handle, now - PATIENCE_S, [*told, tell]), FAULT_SIGNAL)
 
     def bury(self, handle: WorkerHandle) -> str:
-        """Give what a worker that is gone has written last, and close its file."""
+        """Give what a worker that is gone has written last, also to those who asked for it."""
         text = handle.stacks.read()
-        handle.stacks.close()
         question = self._questions.pop(handle.pid, None)
         if question is not None:
             self._answer(question, text or "(the worker has ended)")

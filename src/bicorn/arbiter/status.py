@@ -19,26 +19,26 @@ from bicorn.ipc.scoreboard import CurrentRequest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bicorn.arbiter.arbiter import Arbiter
-    from bicorn.arbiter.children import WorkerHandle
+    from bicorn.arbiter.handle import WorkerHandle
     from bicorn.arbiter.outcome import Outcome
+    from bicorn.arbiter.server import Server
 
 
-def report(arbiter: Arbiter, workers: Iterable[WorkerHandle], now: float) -> dict[str, Any]:
+def report(server: Server, workers: Iterable[WorkerHandle], now: float) -> dict[str, Any]:
     """Give the whole report; `now` is monotonic seconds."""
     return {
         "server": f"bicorn/{__version__}",
-        "name": arbiter.proc_name,
-        "pid": arbiter.pid,
-        "phase": "booting" if arbiter.phase is Phase.RUNNING and not arbiter.has_served else arbiter.phase.value,
-        "uptime_s": round(now - arbiter.started_at, 3),
-        "generation": arbiter.generation,
-        "listeners": [str(listener) for listener in arbiter.LISTENERS],
-        "worker_class": arbiter.cfg.worker_class_str,
-        "workers_wanted": arbiter.num_workers,
-        "memory_bytes": read_rss_bytes(arbiter.pid),
-        "last_reload": describe_outcome(arbiter.last_reload),
-        "last_upgrade": describe_outcome(arbiter.last_upgrade),
+        "name": server.proc_name,
+        "pid": server.pid,
+        "phase": "booting" if server.phase is Phase.RUNNING and not server.has_served else server.phase.value,
+        "uptime_s": round(now - server.started_at, 3),
+        "generation": server.generation,
+        "listeners": [str(listener) for listener in server.LISTENERS],
+        "worker_class": server.cfg.worker_class_str,
+        "workers_wanted": server.num_workers,
+        "memory_bytes": read_rss_bytes(server.pid),
+        "last_reload": describe_outcome(server.last_reload),
+        "last_upgrade": describe_outcome(server.last_upgrade),
         "workers": [describe_worker(handle, now) for handle in workers],
     }
 

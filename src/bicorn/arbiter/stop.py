@@ -8,13 +8,8 @@ Invariant  a stop is only ever hurried, never slowed down.
 from __future__ import annotations
 
 import dataclasses
-from typing import Final
 
-from bicorn.arbiter.policy import HURRIED_GRACE_S, Phase
-
-#: After SIGKILL, the seconds in which the kernel gives a process back. One that hangs in a system call longer than
-#: this is left to init: nothing that we could still do would end it.
-KILLED_GRACE_S: Final = 2.0
+from bicorn.arbiter.policy import HURRIED_GRACE_S, KILLED_GRACE_S, Phase
 
 
 @dataclasses.dataclass
@@ -28,7 +23,7 @@ class Stop:
 
     @property
     def given_up_at(self) -> float:
-        """When the arbiter goes even if a worker is left."""
+        """When the arbiter goes even if a worker is left; init reaps it."""
         return self.deadline + KILLED_GRACE_S
 
     def hurry(self, now: float) -> bool:

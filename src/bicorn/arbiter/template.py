@@ -26,11 +26,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
+from bicorn.arbiter.environment import set_title
 from bicorn.arbiter.outcome import headline
 from bicorn.arbiter.signals import HANDLED
-from bicorn.arbiter.spawn import set_title
 from bicorn.errors import BicornError, ExitCode
 from bicorn.ipc.messages import Kind, Message, send
 from bicorn.ipc.stacks import STACK_SIGNALS, StackFile
@@ -39,6 +39,8 @@ from bicorn.unpatched import fork, read, select, set_handler, waitpid, write
 
 if TYPE_CHECKING:
     from bicorn.arbiter.generation import Generation
+    from bicorn.arbiter.server import Server
+    from bicorn.arbiter.spawner import Spawner
     from bicorn.workers.base import Worker
 
 _ORDER: Final = struct.Struct("!BII")
@@ -80,27 +82,31 @@ def _send_order(channel: socket.socket, order: _Order, age: int, slot: int, desc
 class TemplateProcess:
     """This process, from the moment when it holds the application."""
 
-    def __init__(self, server: Any, generation: Generation, channel: socket.socket) -> None:  # Any: what hooks get
-        self._server = server
+    def __init__(self, spawner: Spawner, generation: Generation, channel: socket.socket) -> None:
+        self._spawner = spawner
+        self._server = spawner.server
+        self._lifeline = spawner.inheritance.lifeline
+        self._ready_pipe = spawner.inheritance.ready_pipe
         self._generation = generation
         self._channel = channel
 
     @classmethod
-    def load(cls, server: Any, generation: Generation, channel: socket.socket) -> TemplateProcess:  # Any: as above
+    def load(cls, spawner: Spawner, generation: Generation, channel: socket.socket) -> TemplateProcess:
         """Load the application in a process that was forked for it; exit if that fails."""
+        server = spawner.server
         server.log.close_on_exec()
         _take_signals(server)
         set_title("template", server.proc_name)
         try:
             generation.app.wsgi()
         except BicornError as error:
-            _fail(server, str(error))
+            _fail(spawner, str(error))
         except BaseException:  # noqa: BLE001 - nothing may escape into the arbiter's loop
-            _fail(server, traceback.format_exc())
-        return cls(server, generation, channel)
+            _fail(spawner, traceback.format_exc())
+        return cls(spawner, generation, channel)
 
     @classmethod
-    def promote(cls, server: Any, generation: Generation, worker: Worker) -> TemplateProcess | None:  # Any: as above
+    def promote(cls, spawner: Spawner, generation: Generation, worker: Worker) -> TemplateProcess | None:
         """Make a template of a worker whose run() has returned, if the arbiter has asked for one."""
         if worker.channel is None:
             return None
@@ -113,9 +119,9 @@ class TemplateProcess:
                     Listener(socket.socket(fileno=descriptor), known.cfg_addr)
                     for known, descriptor in zip(generation.listeners, descriptors, strict=True)
                 ]
-                _take_signals(server)
-                set_title("template", server.proc_name)
-                return cls(server, dataclasses.replace(generation, listeners=listeners), worker.channel)
+                _take_signals(spawner.server)
+                set_title("template", spawner.server.proc_name)
+                return cls(spawner, dataclasses.replace(generation, listeners=listeners), worker.channel)
         return None
 
     def serve(self) -> Worker:
@@ -123,13 +129,13 @@ class TemplateProcess:
         gc.collect()
         # What is there now stays: the collector of a worker does not touch it, and so does not copy its pages.
         gc.freeze()
-        send(self._server.messages_end, Message(Kind.TEMPLATE_READY, os.getpid()))
+        send(self._ready_pipe, Message(Kind.TEMPLATE_READY, os.getpid()))
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
-        poll.register(self._server.lifeline_end, select.POLLIN)
+        poll.register(self._lifeline, select.POLLIN)
         while True:
             events = dict(poll.poll())
-            if self._server.lifeline_end in events:
+            if self._lifeline in events:
                 sys.exit(ExitCode.OK)
             data, descriptors, _, _ = socket.recv_fds(self._channel, _ORDER.size, DESCRIPTORS_MAX)
             if not data:
@@ -144,13 +150,13 @@ class TemplateProcess:
         stacks = StackFile(file)
         own = socket.socket(fileno=channel[0]) if channel else None
         try:
-            worker: Worker = self._server.make_worker(self._generation, age, slot, stacks, own)
+            worker: Worker = self._spawner.make_worker(self._generation, age, slot, stacks, own)
             worker.cfg.pre_fork(self._server, worker)
             pid = fork_orphan(lambda pid: self._tell_forked(pid, age), lambda: self._leave(worker))
         except Exception as error:
             self._server.log.error("A worker could not be forked", exc_info=error)
             text = f"{age} {headline(str(error) or type(error).__name__)}"
-            send(self._server.messages_end, Message(Kind.FORK_FAILED, os.getpid(), text))
+            send(self._ready_pipe, Message(Kind.FORK_FAILED, os.getpid(), text))
             pid = -1
         if pid == 0:
             return worker
@@ -160,7 +166,7 @@ class TemplateProcess:
         return None
 
     def _tell_forked(self, pid: int, age: int) -> None:
-        send(self._server.messages_end, Message(Kind.FORKED, pid, str(age)))
+        send(self._ready_pipe, Message(Kind.FORKED, pid, str(age)))
 
     def _leave(self, worker: Worker) -> None:
         self._channel.close()
@@ -169,7 +175,7 @@ class TemplateProcess:
             worker.stacks.arm()
 
 
-def _take_signals(server: Any) -> None:  # Any: what hooks get
+def _take_signals(server: Server) -> None:
     """Mind only what concerns a template: the end that the arbiter orders, and rotated log files."""
     signal.set_wakeup_fd(-1)
     for signum in HANDLED:
@@ -186,15 +192,15 @@ def _leave_to_the_arbiter(_signum: int, _frame: FrameType | None) -> None:
     """Do nothing; a handler, because programs that the application starts would inherit SIG_IGN."""
 
 
-def _say_where(server: Any, frame: FrameType | None) -> NoReturn:  # Any: what hooks get
+def _say_where(server: Server, frame: FrameType | None) -> NoReturn:
     stack = "".join(traceback.format_stack(frame)).rstrip("\n")
     server.log.error("The application is still being loaded:\n%s", stack)
     os._exit(ExitCode.FAILED)
 
 
-def _fail(server: Any, text: str) -> NoReturn:  # Any: what hooks get
-    server.log.error("%s", text)
-    send(server.messages_end, Message(Kind.BOOT_FAILED, os.getpid(), headline(text)))
+def _fail(spawner: Spawner, text: str) -> NoReturn:
+    spawner.server.log.error("%s", text)
+    send(spawner.inheritance.ready_pipe, Message(Kind.BOOT_FAILED, os.getpid(), headline(text)))
     os._exit(ExitCode.FAILED)
 
 

@@ -1,7 +1,7 @@
 """The templates that workers are forked from, as the arbiter sees them.
 
 Owns       the records of living templates, and workers that a template was told to fork and has not named yet.
-Never      decides whether to fork, or what a template's death means: policy and the arbiter do.
+Never      decides whether to fork, or what a template's death means: policy.py and failures.py do.
 Invariant  a worker whose template has ended without naming it is given up.
 """
 
@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from bicorn.arbiter.policy import TemplateState, TemplateView
 from bicorn.arbiter.spawn import fork_template, live
@@ -23,29 +23,15 @@ from bicorn.arbiter.template import TemplateProcess, make_channel, order_fork, o
 from bicorn.ipc.messages import Kind, Message
 
 if TYPE_CHECKING:
-    from bicorn.arbiter.children import Children, WorkerHandle
     from bicorn.arbiter.exits import Exit
+    from bicorn.arbiter.failures import Failures
     from bicorn.arbiter.generation import Generation
-    from bicorn.arbiter.reload import Generations
+    from bicorn.arbiter.spawner import Spawner
     from bicorn.arbiter.stacks import StackCollector
-    from bicorn.observe.log import Logger
+    from bicorn.arbiter.workforce import Workforce
 
 #: Exits of unknown processes that are remembered at a time; a container's process 1 gets many that are nobody's.
 STRAYS_MAX: Final = 64
-
-
-class Parent(Protocol):
-    """What templates need of the arbiter."""
-
-    log: Logger
-
-    def send(self, handle: WorkerHandle, signum: signal.Signals) -> None: ...
-    def bury(self, handle: WorkerHandle, ended: Exit) -> None: ...
-    def fail_to_spawn(self, generation: Generation, error: Exception) -> None: ...
-    def answer_template_death(self, generation: Generation, template: Template, ended: Exit) -> None: ...
-    def settled_generation(self) -> Generation | None: ...
-    def leave_in_child(self, *channels: socket.socket | None) -> None: ...
-    def run_hook(self, name: str, *args: object) -> None: ...
 
 
 @dataclasses.dataclass
@@ -74,10 +60,13 @@ class Template:
 class Templates:
     """Registry of the living templates, by pid."""
 
-    def __init__(self, parent: Parent, children: Children, generations: Generations, stacks: StackCollector) -> None:
-        self._parent = parent
-        self._children = children
-        self._generations = generations
+    def __init__(self, spawner: Spawner, workforce: Workforce, failures: Failures, stacks: StackCollector) -> None:
+        self._server = spawner.server
+        self._generations = spawner.server.generations
+        self._children = spawner.server.children
+        self._spawner = spawner
+        self._workforce = workforce
+        self._failures = failures
         self._stacks = stacks
         self._by_pid: dict[int, Template] = {}
         self._strays: dict[int, Exit] = {}  # exits of processes that a template has yet to name
@@ -97,17 +86,18 @@ class Templates:
         ours, theirs = make_channel()
 
         def leave() -> None:
-            self._parent.leave_in_child(ours)
+            self._spawner.leave_arbiter()
+            ours.close()
 
         def live_on() -> NoReturn:
-            live(self._parent, TemplateProcess.load(self._parent, generation, theirs).serve())
+            live(self._spawner, TemplateProcess.load(self._spawner, generation, theirs).serve())
 
         try:
             become_subreaper()
             pid = fork_template(leave, live_on)
         except OSError as error:
             ours.close()
-            self._parent.fail_to_spawn(generation, error)
+            self._failures.spawn_failed(generation, error)
             return
         finally:
             theirs.close()
@@ -122,7 +112,7 @@ class Templates:
         if template.state is TemplateState.BOOTING:
             limit = generation.settings.boot_timeout
             template.failure = f"the application was not loaded within {limit:g} s (boot_timeout)"
-            self._parent.log.critical("TEMPLATE TIMEOUT (pid:%s): %s", template.pid, template.failure)
+            self._server.log.critical("TEMPLATE TIMEOUT (pid:%s): %s", template.pid, template.failure)
             os.kill(template.pid, signal.SIGABRT)
         else:
             os.kill(template.pid, signal.SIGKILL)
@@ -137,7 +127,7 @@ class Templates:
             age, _, why = message.text.partition(" ")
             generation = self._give_up_unborn(int(age))
             if generation is not None:
-                self._parent.fail_to_spawn(generation, OSError(why))
+                self._failures.spawn_failed(generation, OSError(why))
         elif message.kind is Kind.TEMPLATE_READY and template is None:
             self._inherit(message.pid)
         elif template is None:
@@ -146,7 +136,7 @@ class Templates:
             template.failure = message.text
         elif template.state is TemplateState.BOOTING:
             template.state, template.since = TemplateState.READY, time.monotonic()
-            self._parent.log.debug("Template ready (pid: %s)", template.pid)
+            self._server.log.debug("Template ready (pid: %s)", template.pid)
         return True
 
     def _take_over(self, age: int, pid: int) -> None:
@@ -156,11 +146,10 @@ class Templates:
             os.kill(pid, signal.SIGTERM)  # It was given up meanwhile.
             return
         for signum in handle.owed:
-            self._parent.send(handle, signum)
+            handle.send(signum)
         ended = self._strays.pop(pid, None)
         if ended is not None:
-            self._children.remove(pid)
-            self._parent.bury(handle, ended)
+            self._workforce.bury(pid, ended)
 
     def _give_up_unborn(self, age: int) -> Generation | None:
         """Forget a worker that was not forked; give its generation if that is still of interest."""
@@ -168,8 +157,7 @@ class Templates:
         if handle is None:
             return None
         self._stacks.bury(handle)
-        if handle.channel is not None:
-            handle.channel.close()
+        handle.close()
         return self._generations.find(handle.generation)
 
     def bury(self, pid: int, ended: Exit) -> bool:
@@ -184,7 +172,7 @@ class Templates:
         generation = self._generations.find(template.generation)
         if generation is not None and generation.template is template:
             generation.template = None
-            self._parent.answer_template_death(generation, template, ended)
+            self._failures.template_died(generation, template, ended)
         return True
 
     def keep_stray(self, pid: int, ended: Exit) -> None:
@@ -194,12 +182,17 @@ class Templates:
         elif len(self._strays) < STRAYS_MAX:
             self._strays[pid] = ended
 
+    def leave_in_child(self) -> None:
+        """Close in a forked child what leads to templates."""
+        for template in self:
+            template.channel.close()
+
     # -- refork --------------------------------------------------------------------------------
 
-    def tell_heir(self, handle: WorkerHandle) -> None:
+    def tell_heir(self, pid: int) -> None:
         """Ask a worker that is about to drain to become a template, if it was chosen and nothing has come between."""
-        generation = self._parent.settled_generation()
-        if handle.is_heir and handle.channel is not None and generation is not None:
+        handle, generation = self._children.find(pid), self._server.settled_generation()
+        if handle is not None and handle.is_heir and handle.channel is not None and generation is not None:
             become_subreaper()
             order_to_become_template(handle.channel, generation.listeners)
 
@@ -210,16 +203,17 @@ class Templates:
         assert handle.channel is not None, "it was asked through that"
         handle.advance(WorkerEvent.EXITED, time.monotonic())
         self._stacks.bury(handle)
-        self._parent.run_hook("child_exit", handle.worker)
+        handle.stacks.close()
+        self._server.run_hook("child_exit", handle.worker)
         template = Template(pid, handle.generation, handle.channel, time.monotonic(), TemplateState.READY)
         self._by_pid[pid] = template
-        generation = self._parent.settled_generation()
+        generation = self._server.settled_generation()
         if generation is None or generation.number != handle.generation:
             template.end()  # A reload came between: what it holds is outdated.
             return
         generation.was_reforked = True
         self._generations.refork(template)
-        self._parent.log.info("New workers are forked from the template (pid: %s)", pid)
+        self._server.log.info("New workers are forked from the template (pid: %s)", pid)
 
 
 def _view(generation: Generation) -> TemplateView:

@@ -1,7 +1,7 @@
 """The binary upgrade as the old arbiter sees it: a new one is started beside it, with the same listeners (USR2).
 
 Owns       the process of the new arbiter until one of the two has gone, and how the upgrade went.
-Never      stops anybody's workers: the arbiter does, when told by `on_ready`.
+Never      stops anybody's workers: the arbiter does, when told by `retire`.
 Invariant  there is at most one new arbiter, and none while this one is itself the new one of another.
 
 What the new one gets, as from Gunicorn, so that either may take over from the other
@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from bicorn.arbiter.outcome import Outcome, Result
+from bicorn.arbiter.policy import Phase
 from bicorn.arbiter.promotion import FD_VARIABLE, PID_VARIABLE, READY_VARIABLE
 from bicorn.arbiter.signals import HANDLED
 from bicorn.errors import BicornError, ExitCode
@@ -29,8 +30,8 @@ from bicorn.unpatched import fork, read, set_handler
 
 if TYPE_CHECKING:
     from bicorn.arbiter.exits import Exit
+    from bicorn.arbiter.server import Server
     from bicorn.net.listener import Listener
-    from bicorn.observe.log import Logger
 
 
 class UpgradeRefused(BicornError):
@@ -40,22 +41,27 @@ class UpgradeRefused(BicornError):
 class Upgrade:
     """The new arbiter, if there is one; a duty of the loop."""
 
-    def __init__(self, log: Logger, on_ready: Callable[[], None]) -> None:
-        """`on_ready` is called when the workers of the new arbiter are ready and this one is to retire."""
+    def __init__(self, server: Server, retire: Callable[[], None]) -> None:
+        """`retire` is called when the workers of the new arbiter are ready, if the upgrade is one that completes."""
         self.pid = 0
         self.last: Outcome | None = None
-        self._log = log
-        self._on_ready = on_ready
+        self._server = server
+        self._log = server.log
+        self._retire = retire
         self._ready_pipe = -1
         self._deadline: float | None = None  # of an upgrade that retires this arbiter by itself
 
     # -- from start to end ---------------------------------------------------------------------
 
-    def start(self, execute: Callable[[int], NoReturn], *, deadline: float | None = None) -> None:
-        """Fork; the child becomes the new arbiter by `execute(ready_fd)`.
+    def start(self, *, deadline: float | None = None) -> None:
+        """Start a new arbiter from the program as it is now; raise UpgradeRefused if there is none to be had.
 
         With a deadline (seconds of the monotonic clock) the upgrade completes, or is rolled back, by itself.
         """
+        if self._server.master_pid:
+            raise UpgradeRefused(f"this arbiter is about to replace another (pid {self._server.master_pid})")
+        if self._server.phase is not Phase.RUNNING:
+            raise UpgradeRefused("this arbiter is stopping")
         if self.pid:
             raise UpgradeRefused(f"a new arbiter (pid {self.pid}) is there already")
         read_end, write_end = os.pipe()
@@ -64,7 +70,7 @@ class Upgrade:
         try:
             pid = fork()
             if pid == 0:
-                _become(execute, write_end, blocked, self._log)
+                self._become_successor(write_end, blocked)
         except OSError as error:
             os.close(read_end)
             raise UpgradeRefused(f"a new arbiter could not be forked: {error}") from error
@@ -75,6 +81,22 @@ class Upgrade:
         self.pid, self._ready_pipe, self._deadline = pid, read_end, deadline
         self.last = Outcome(Result.UNDER_WAY, f"the new arbiter (pid {pid}) is starting")
         self._log.info("Started the new arbiter (pid: %s)", pid)
+
+    def _become_successor(self, ready_fd: int, blocked: set[int]) -> NoReturn:
+        """Never return into the arbiter's loop, whatever happens."""
+        server = self._server
+        try:
+            signal.set_wakeup_fd(-1)
+            for signum in HANDLED:
+                set_handler(signum, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # It would survive the exec.
+            original = server.environment.original
+            variables = environment(original, server.pid, server.LISTENERS, ready_fd, by_systemd=server.systemd)
+            server.cfg.pre_exec(server)
+            replace_process(server.environment.directory, variables)
+        except BaseException as error:  # A hook of the user's, or an exec that failed.
+            server.log.error("The new arbiter cannot be started", exc_info=error)
+        os._exit(ExitCode.FAILED)
 
     def bury(self, pid: int, ended: Exit) -> bool:
         """Take note of an exit, if it was the new arbiter's."""
@@ -122,25 +144,12 @@ class Upgrade:
         self._log.info("Upgrade: %s", self.last.message)
         if self._deadline is not None:
             self._deadline = None
-            self._on_ready()
+            self._retire()
 
     def _close_pipe(self) -> None:
         if self._ready_pipe >= 0:
             os.close(self._ready_pipe)
             self._ready_pipe = -1
-
-
-def _become(execute: Callable[[int], NoReturn], ready_fd: int, blocked: set[int], log: Logger) -> NoReturn:
-    """Never return into the arbiter's loop, whatever happens."""
-    try:
-        signal.set_wakeup_fd(-1)
-        for signum in HANDLED:
-            set_handler(signum, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # It would survive the exec.
-        execute(ready_fd)
-    except BaseException as error:  # A hook of the user's, or an exec that failed.
-        log.error("The new arbiter cannot be started", exc_info=error)
-    os._exit(ExitCode.FAILED)
 
 
 # -- in the forked child ---------------------------------------------------------------------------

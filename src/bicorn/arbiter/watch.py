@@ -14,7 +14,7 @@ from bicorn.arbiter.states import WorkerState
 from bicorn.ipc.scoreboard import CurrentRequest
 
 if TYPE_CHECKING:
-    from bicorn.arbiter.children import WorkerHandle
+    from bicorn.arbiter.handle import WorkerHandle
     from bicorn.arbiter.stacks import StackCollector
     from bicorn.config import Settings
     from bicorn.interfaces import Log

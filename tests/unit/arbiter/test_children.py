@@ -8,7 +8,8 @@ import pytest
 
 from bicorn._core import Scoreboard
 from bicorn.app.application import Application
-from bicorn.arbiter.children import Children, WorkerHandle
+from bicorn.arbiter.children import Children
+from bicorn.arbiter.handle import WorkerHandle
 from bicorn.arbiter.states import WorkerEvent, WorkerState
 from bicorn.config import load_settings
 from bicorn.observe.log import Logger

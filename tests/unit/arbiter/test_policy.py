@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bicorn.arbiter.policy import (
     ABORT_GRACE_S,
+    KILLED_GRACE_S,
     Abort,
     AbortTemplate,
     Action,
@@ -46,9 +47,10 @@ def worker(
     silent: float = 0.0,
     since: float = 0.0,
     is_due: bool = False,
+    was_aborted: bool = False,
 ) -> WorkerView:
     """A worker that entered its state `since` seconds ago and was heard `silent` seconds ago; its age is its pid."""
-    return WorkerView(pid, pid, generation, state, NOW - since, NOW - silent, is_due)
+    return WorkerView(pid, pid, generation, state, NOW - since, NOW - silent, is_due, was_aborted)
 
 
 RUNNING = Snapshot(
@@ -88,7 +90,7 @@ TABLE: dict[str, tuple[Snapshot, list[Action]]] = {
     "all is well": (situation(worker(1), worker(2)), []),
     "booting ones count": (situation(worker(1), worker(2, BOOTING)), []),
     "draining ones do not": (situation(worker(1), worker(2, DRAINING)), [Spawn(1)]),
-    "killed ones do not": (situation(worker(1), worker(2, KILLED)), [Spawn(1)]),
+    "nor do those that were killed for draining too long": (situation(worker(1), worker(2, KILLED)), [Spawn(1)]),
     "aborted ones keep their place for a moment": (situation(worker(1), worker(2, ABORTED)), []),
     "aborted ones of another generation have none": (
         situation(worker(1), worker(2, ABORTED, generation=2)),
@@ -214,7 +216,19 @@ TABLE: dict[str, tuple[Snapshot, list[Action]]] = {
     ),
     "the abort has its grace": (situation(worker(1), worker(2), worker(3, ABORTED, silent=31, since=0.9)), []),
     "the abort's grace is over": (situation(worker(1), worker(2), worker(3, ABORTED, since=1)), [Kill(3)]),
-    "a worker that is killed is replaced": (situation(worker(1), worker(2, ABORTED, since=1)), [Kill(2), Spawn(1)]),
+    "it keeps its place while it is killed": (situation(worker(1), worker(2, ABORTED, since=1)), [Kill(2)]),
+    "and until the kernel gives it back": (
+        situation(worker(1), worker(2, KILLED, since=KILLED_GRACE_S - 0.1, was_aborted=True)),
+        [],
+    ),
+    "but not for ever, if it hangs in the kernel": (
+        situation(worker(1), worker(2, KILLED, since=KILLED_GRACE_S, was_aborted=True)),
+        [Spawn(1)],
+    ),
+    "a killed one has no place in another generation": (
+        situation(worker(1), worker(2, KILLED, generation=2, was_aborted=True)),
+        [Spawn(1)],
+    ),
     "a killed one is left to the kernel": (situation(worker(1), worker(2), worker(3, KILLED, since=99)), []),
     "draining may be silent": (situation(worker(1), worker(2), worker(3, DRAINING, silent=99, since=9)), []),
     "draining took too long": (situation(worker(1), worker(2), worker(3, DRAINING, since=10)), [Kill(3)]),
@@ -255,6 +269,15 @@ WAKING: dict[str, tuple[Snapshot, float | None]] = {
     "an abort's grace": (situation(worker(1), worker(2), worker(3, ABORTED, since=0.4)), NOW + 0.6),
     "a drain": (situation(worker(1), worker(2), worker(3, DRAINING, since=4)), NOW + 6),
     "back-off": (situation(worker(1), spawn_not_before=NOW + 2), NOW + 2),
+    "a kill after an abort": (
+        situation(worker(1), worker(2, KILLED, since=0.5, was_aborted=True)),
+        NOW + KILLED_GRACE_S - 0.5,
+    ),
+    "a kill after an abort that was long ago": (
+        situation(worker(1), worker(2), worker(3, KILLED, since=99, was_aborted=True), timeout=0.0),
+        None,
+    ),
+    "a kill after a drain": (situation(worker(1), worker(2), worker(3, KILLED), timeout=0.0), None),
     "a stop": (situation(worker(1, DRAINING), phase=Phase.DRAINING, stop_deadline=NOW + 7), NOW + 7),
 }
 
@@ -273,6 +296,7 @@ VIEWS = st.builds(
     since=st.floats(NOW - 60, NOW),
     heartbeat=st.floats(NOW - 60, NOW),
     is_due=st.booleans(),
+    was_aborted=st.booleans(),
 )
 SNAPSHOTS = st.builds(
     Snapshot,
@@ -344,7 +368,8 @@ def after(snapshot: Snapshot, decision: Decision, pids: itertools.count[int]) ->
         else:
             view = workers[action.pid]
             moved = advance(view.state, EVENTS[type(action)])
-            workers[action.pid] = dataclasses.replace(view, state=moved, since=NOW)
+            was_aborted = view.was_aborted or isinstance(action, Abort)
+            workers[action.pid] = dataclasses.replace(view, state=moved, since=NOW, was_aborted=was_aborted)
     return dataclasses.replace(snapshot, workers=tuple(workers.values()))
 
 

@@ -20,7 +20,7 @@ def queue() -> Iterator[SignalQueue]:
     made = SignalQueue()
     made.install()
     yield made
-    made.close_in_child()
+    made.leave_in_child()
     signal.set_wakeup_fd(wakeup)
     for signum, handler in before.items():
         signal.signal(signum, handler)
