@@ -93,14 +93,12 @@ def _report(work: Work, servers: tuple[Server, Server], pairs: Sequence[tuple[_B
     lines = [f"{work.key}, {len(pairs)} bursts each: median CPU µs a request"]
     for server, bursts in zip(servers, zip(*pairs, strict=True), strict=True):
         lines.append(f"  {server.name:20} {statistics.median(burst.cost_us for burst in bursts):8.2f}")
-    low, ratio, high = _median_with_bounds([one.cost_us / other.cost_us for one, other in pairs])
+    low, ratio, high = median_with_bounds([one.cost_us / other.cost_us for one, other in pairs])
     return "\n".join([*lines, f"  the first / the second: {ratio:.3f} ({low:.3f} to {high:.3f} with 95 % confidence)"])
 
 
-def _median_with_bounds(ratios: Sequence[float]) -> tuple[float, float, float]:
+def median_with_bounds(ratios: Sequence[float]) -> tuple[float, float, float]:
     """The median, and the ranks around it that hold the true one with 95 % confidence, whatever the distribution."""
     ranked = sorted(ratios)
-    spread = 0.98 * math.sqrt(len(ranked))
-    low = max(0, math.floor(len(ranked) / 2 - spread))
-    high = min(len(ranked) - 1, math.ceil(len(ranked) / 2 + spread))
-    return ranked[low], statistics.median(ranked), ranked[high]
+    low = max(0, math.floor(len(ranked) / 2 - 0.98 * math.sqrt(len(ranked))))
+    return ranked[low], statistics.median(ranked), ranked[-1 - low]
