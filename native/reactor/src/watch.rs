@@ -18,9 +18,13 @@ use crate::crew::{Crew, TICK};
 /// that is at work, so a busy worker pays for it; a connection that is to be handed over waits for it.
 const TICK_MAX: Duration = Duration::from_millis(8);
 
-/// Ticks that the loop is left alone by threads that are all busy before the watch holds it itself: until one
+/// Looks at a loop that is left alone by threads that are all busy before the watch holds it itself: until one
 /// of them is back there is nobody to run what comes in, and bytes can wait that long.
-const TICKS_ALONE: u32 = 8;
+const LOOKS_ALONE: u32 = 8;
+
+/// The same where siblings may run what comes in. Not the first look: a thread that the machine has taken the
+/// processor from in the middle of a quick job looks like one that takes its time, and it wants the loop back.
+const LOOKS_ALONE_BESIDE_SIBLINGS: u32 = 2;
 
 /// Looks at a held loop that no job leaves, after which the watch sleeps until one does.
 const LOOKS_SILENT: u32 = 2;
@@ -34,7 +38,7 @@ pub struct Watch<'a, A: Application> {
     seen: u64,
     /// Looks without a departure during which somebody held the loop.
     silent: u32,
-    /// Ticks without a departure during which nobody did.
+    /// Looks at a loop that nobody held, with its last job out for a tick at least.
     alone: u32,
     /// Of those, how many before the watch holds the loop.
     patience: u32,
@@ -43,8 +47,7 @@ pub struct Watch<'a, A: Application> {
 impl<'a, A: Application> Watch<'a, A> {
     /// A watch that has seen nothing yet.
     pub fn new(crew: &'a Crew<A>) -> Self {
-        // With siblings there may be somebody to run what comes in: it is handed over.
-        let patience = if crew.hands_over() { 1 } else { TICKS_ALONE };
+        let patience = if crew.hands_over() { LOOKS_ALONE_BESIDE_SIBLINGS } else { LOOKS_ALONE };
         Self { crew, tick: TICK, seen: 0, silent: 0, alone: 0, patience }
     }
 
