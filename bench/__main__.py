@@ -14,6 +14,7 @@ from bench import (
     distribution,
     estimate,
     machine,
+    pair,
     peers,
     picture,
     profiling,
@@ -76,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
         look.add_argument("--server", choices=list(SERVERS), default="bicorn")
         look.add_argument("--work", choices=works, default="hello")
         look.add_argument("--seconds", type=int, default=5)
+
+    two = chores.add_parser("pair", help="compare two servers, or two checkouts, in short bursts by turns")
+    two.add_argument("one", help="a server, or server@checkout, where a checkout is a clone whose `make` has been run")
+    two.add_argument("other", help="the same")
+    two.add_argument("--work", choices=pair.WORKS, default="hello")
+    two.add_argument("--bursts", type=int, default=pair.BURSTS, help=f"of each (default {pair.BURSTS})")
+    two.add_argument("--seconds", type=float, default=pair.BURST_S, help=f"a burst (default {pair.BURST_S})")
     chores.add_parser("setup", help="make .venv-bench with the peers")
     return parser
 
@@ -165,6 +173,11 @@ def _instructions(options: argparse.Namespace) -> None:
     print(profiling.count_instructions(SERVERS[options.server], WORKS[options.work], machine.cores()))
 
 
+def _pair(options: argparse.Namespace) -> None:
+    one, other = pair.server(options.one), pair.server(options.other)
+    print(pair.measure(WORKS[options.work], (one, other), options.bursts, options.seconds, machine.cores()))
+
+
 def _setup(_: argparse.Namespace) -> None:
     for trouble in peers.ensure():
         print(f"bench: {trouble}")
@@ -187,6 +200,7 @@ _CHORES: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "report": _report,
     "profile": _profile,
     "instructions": _instructions,
+    "pair": _pair,
     "setup": _setup,
 }
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -114,9 +116,23 @@ def run(load: Load, port: int, *, seconds: int, cpu: int | None) -> LoadResult:
         )
     except subprocess.TimeoutExpired:
         raise LoadFailed(f"the load did not end {HANG_TIMEOUT_S} s after its time") from None
-    line = next((line for line in done.stdout.splitlines() if line.startswith('{"requests"')), None)
+    return _read(done.stdout, done.stderr)
+
+
+def burst(load: HttpLoad, port: int, *, seconds: float, cpu: int) -> LoadResult:
+    """The same for less than a second or so: wrk ends early when it is interrupted, and says what it did."""
+    command = pinned(cpu, load.command(port, int(seconds) + HANG_TIMEOUT_S))
+    pipe, env = subprocess.PIPE, {**os.environ, **load.environment()}
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env=env) as running:
+        time.sleep(seconds)
+        running.send_signal(signal.SIGINT)
+        return _read(*running.communicate())
+
+
+def _read(stdout: str, stderr: str) -> LoadResult:
+    line = next((line for line in stdout.splitlines() if line.startswith('{"requests"')), None)
     if line is None:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["nothing at all"]
+        said = (stderr or stdout).strip().splitlines() or ["nothing at all"]
         raise LoadFailed(f"the load printed no result but {said[-1]}")
     found = json.loads(line)
     if found["requests"] == 0:

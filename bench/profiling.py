@@ -18,13 +18,16 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench import connections, load, process_tree
 from bench.machine import Cores
 from bench.running import RunningServer
 from bench.servers import Order, Server
 from bench.works import Work
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SAMPLES_PER_SECOND: Final = 1999
 SYMBOLS_SHOWN: Final = 45
@@ -41,10 +44,11 @@ def sample(server: Server, work: Work, seconds: int, cores: Cores) -> str:
         RunningServer(server, order, work.request(), cpu=cores.server) as running,
         _folder() as folder,
     ):
-        load.run(work.load, running.order.port, seconds=1, cpu=cores.load)
+        with _Busiest(running.pid) as busiest:
+            load.run(work.load, running.order.port, seconds=1, cpu=cores.load)
         data = folder / "perf.data"
         record = ["perf", "record", "--quiet", "--event", "cpu-clock", "--freq", str(SAMPLES_PER_SECOND)]
-        record += ["--pid", str(_busiest(running.pid)), "--output", str(data), "--", "sleep", str(seconds)]
+        record += ["--pid", str(busiest.pid), "--output", str(data), "--", "sleep", str(seconds)]
         recorder = subprocess.Popen(record, stdin=subprocess.DEVNULL)
         try:
             load.run(work.load, running.order.port, seconds=seconds, cpu=cores.load)
@@ -58,8 +62,9 @@ def count_instructions(server: Server, work: Work, cores: Cores) -> str:
     with _folder() as folder:
         traced = _under_callgrind(server, folder)
         with RunningServer(traced, Order(work.app), work.request(), cpu=cores.server) as running:
-            _exchange(running.order.port, _WARM_UP_REQUESTS)
-            pid = _busiest(running.pid)
+            with _Busiest(running.pid) as busiest:
+                _exchange(running.order.port, _WARM_UP_REQUESTS)
+            pid = busiest.pid
             _callgrind_control(pid, "--instr=on")
             _exchange(running.order.port, _COUNTED_REQUESTS)
             _callgrind_control(pid, "--instr=off")
@@ -153,9 +158,28 @@ def _per_request(count: str) -> float:
     return int(count.replace(",", "")) / _COUNTED_REQUESTS
 
 
-def _busiest(root: int) -> int:
-    """The worker rather than its arbiter: the process of the tree that used the most CPU so far."""
-    return max(process_tree.pids(root), key=process_tree.process_cpu_ns)
+class _Busiest:
+    """The worker rather than its arbiter: the process of a tree that used the most CPU within the block.
+
+    What they used before says little: an arbiter that has imported an application may have used more than a
+    worker that has served a few hundred requests.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._before: dict[int, int] = {}
+        self.pid = root
+
+    def __enter__(self) -> Self:
+        self._before = self._cpu_ns()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        used = {pid: ns - self._before.get(pid, 0) for pid, ns in self._cpu_ns().items()}
+        self.pid = max(used, key=used.__getitem__)
+
+    def _cpu_ns(self) -> dict[int, int]:
+        return {pid: process_tree.process_cpu_ns(pid) for pid in process_tree.pids(self._root)}
 
 
 @contextlib.contextmanager

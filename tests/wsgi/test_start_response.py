@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+
 import pytest
 
 from apps.starts import WRONG
@@ -79,3 +82,44 @@ def test_a_list_changed_after_the_call_changes_nothing(server: Server) -> None:
 
 def test_a_status_without_a_reason_keeps_its_space(server: Server) -> None:
     assert server.raw(b"GET /no_reason HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 299 \r\n")
+
+
+#: Status, fields and body of answers that differ from each other in one thing at most.
+HEADS: tuple[tuple[str, list[tuple[str, str]], str], ...] = (
+    ("200 OK", [("X-One", "1"), ("Content-Length", "2")], "ab"),
+    ("200 OK", [("X-One", "1"), ("content-length", "2")], "ab"),
+    ("200 OK", [("X-One", "1"), ("Content-Length", "11")], "ab" * 5 + "c"),
+    ("200 OK", [("X-One", "1"), ("Content-Length", "1"), ("Content-Length", "2")], "ab"),
+    ("200 OK", [("X-One", "2"), ("Content-Length", "2")], "ab"),
+    ("200 OK", [("X-One", "\xe9"), ("Content-Length", "2")], "ab"),
+    ("200 OK", [("X-Two", "1"), ("Content-Length", "2")], "ab"),
+    ("200 OK", [("Content-Length", "2"), ("X-One", "1")], "ab"),
+    ("200 OK", [("X-One", "1")], "ab"),
+    ("200 OK", [], "ab"),
+    ("200 Ok", [("X-One", "1"), ("Content-Length", "2")], "ab"),
+    ("202 OK", [("X-One", "1"), ("Content-Length", "2")], "ab"),
+    ("200 OK", [(f"X-{number}", str(number)) for number in range(40)], "ab"),
+    ("200 OK", [("X-Long", "x" * 5000)], "ab"),
+)
+
+
+def test_a_head_owes_nothing_to_the_one_before_it(server: Server) -> None:
+    with server.connection() as (sock, reader):
+        for first, second in itertools.product(HEADS, HEADS):
+            for status, fields, body in (first, second):
+                told = json.dumps((status, fields, body)).encode()
+                sock.sendall(b"POST /told HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(told) + told)
+                answer = reader.read_answer()
+                assert (f"{answer.status} {answer.reason}", answer.text) == (status, body)
+                for name, value in fields:
+                    assert value == answer.header(name) or name.lower() == "content-length"
+                expected = {name.lower() for name, _ in fields} | {"server", "date", "connection", "content-length"}
+                assert {name.lower() for name, _ in answer.headers} == expected
+
+
+@pytest.mark.parametrize("wrong", [("Content-Length", "2 "), ("Content-Length", "x"), ("X-One", 1), ("X-One", "1\n")])
+def test_what_is_wrong_is_refused_behind_the_same_head_too(server: Server, wrong: tuple[str, object]) -> None:
+    right = {"Content-Length": "2", "X-One": "1"}
+    for fields in (right, dict([*right.items(), wrong])):
+        answer = server.get("/told", method="POST", body=json.dumps(("200 OK", list(fields.items()), "ab")).encode())
+    assert answer.status == (200 if wrong[1] == "2 " else 500)

@@ -28,6 +28,7 @@ mod options;
 mod peer;
 mod response;
 mod response_head;
+mod said;
 mod scoreboard;
 mod stock;
 mod sync_loop;
@@ -38,7 +39,7 @@ mod unsignalled;
 mod wire_options;
 mod wsgi;
 
-#[pymodule]
+#[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<access::AccessLog>()?;

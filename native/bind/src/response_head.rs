@@ -4,11 +4,12 @@
 //! Never      decides how the body is framed: it only notes what the fields say about that.
 //! Invariant  what cannot be sent safely is an error for the application, never a byte on the wire.
 
-use bicorn_reactor::clock::{DATE_BYTES, HttpDate};
+use bicorn_reactor::clock::HttpDate;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PySequence, PyString, PyTuple};
 
+use crate::said::{Again, Said};
 use crate::text::latin1_bytes;
 
 /// Status line and fields.
@@ -30,48 +31,6 @@ pub struct ResponseHead {
     date: HttpDate,
 }
 
-/// The objects of the last call, kept alive so that their identity stays theirs. Strings and tuples
-/// cannot change, so the same objects in the same second make the same head: an application that
-/// answers with constants has it encoded once.
-struct Said {
-    status: Option<Py<PyAny>>,
-    pairs: Vec<Py<PyAny>>,
-    date: [u8; DATE_BYTES],
-}
-
-/// Lists longer than this are encoded each time.
-const PAIRS_MAX: usize = 16;
-
-impl Default for Said {
-    fn default() -> Self {
-        Self { status: None, pairs: Vec::new(), date: [0; DATE_BYTES] }
-    }
-}
-
-impl Said {
-    #[inline]
-    fn is_again(
-        &self,
-        status: &Bound<'_, PyAny>,
-        headers: &Bound<'_, PyList>,
-        date: &[u8; DATE_BYTES],
-    ) -> bool {
-        self.status.as_ref().is_some_and(|said| said.is(status))
-            && self.pairs.len() == headers.len()
-            && self.pairs.iter().zip(headers.iter()).all(|(said, pair)| said.is(&pair))
-            && self.date == *date
-    }
-
-    fn note(&mut self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyList>, date: &[u8; DATE_BYTES]) {
-        if headers.len() > PAIRS_MAX || !headers.iter().all(|pair| pair.is_exact_instance_of::<PyTuple>()) {
-            return;
-        }
-        self.status = Some(status.clone().unbind());
-        self.pairs.extend(headers.iter().map(Bound::unbind));
-        self.date = *date;
-    }
-}
-
 fn is(name: &[u8], other: &[u8]) -> bool {
     name.eq_ignore_ascii_case(other)
 }
@@ -88,7 +47,7 @@ impl ResponseHead {
             content_length: None,
             close_wanted: false,
             upgrade_wanted: false,
-            said: Said::default(),
+            said: Said::nothing(),
             date: HttpDate::default(),
         }
     }
@@ -100,8 +59,7 @@ impl ResponseHead {
         self.content_length = None;
         self.close_wanted = false;
         self.upgrade_wanted = false;
-        self.said.status = None;
-        self.said.pairs.clear();
+        self.said.forget();
     }
 
     /// Encoded, without framing and without the empty line.
@@ -117,7 +75,7 @@ impl ResponseHead {
     #[inline]
     pub fn say(&mut self, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<()> {
         let list = headers.cast_exact::<PyList>().ok();
-        if list.is_some_and(|list| self.said.is_again(status, list, self.date.now())) {
+        if self.said.is_status(status) && self.is_again(list) {
             return Ok(());
         }
         self.forget();
@@ -125,7 +83,7 @@ impl ResponseHead {
             Some(list) => list.iter().try_for_each(|pair| self.field(&pair)),
             None => headers.try_iter().and_then(|mut pairs| pairs.try_for_each(|pair| self.field(&pair?))),
         });
-        self.note_or_forget(status, list, result)
+        self.note_or_forget(Some(status), list, result)
     }
 
     /// Takes in the status and the fields of an ASGI response: a number, and pairs of byte strings.
@@ -139,29 +97,41 @@ impl ResponseHead {
         headers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let list = headers.and_then(|headers| headers.cast_exact::<PyList>().ok());
-        if list.is_some_and(|list| self.said.is_again(status, list, self.date.now())) {
+        let code = status_code(status)?;
+        if self.status == code && self.is_again(list) {
             return Ok(());
         }
         self.forget();
-        let result = self.status_number(status).and_then(|()| match (list, headers) {
+        self.begin_with(code);
+        let result = match (list, headers) {
             (Some(list), _) => list.iter().try_for_each(|pair| self.field_in_bytes(&pair)),
             (None, Some(headers)) => headers
                 .try_iter()
                 .and_then(|mut pairs| pairs.try_for_each(|pair| self.field_in_bytes(&pair?))),
             (None, None) => Ok(()),
-        });
-        self.note_or_forget(status, list, result)
+        };
+        self.note_or_forget(None, list, result)
+    }
+
+    /// Whether these fields make the head that is there already; then only its length may be another.
+    #[inline]
+    fn is_again(&mut self, list: Option<&Bound<'_, PyList>>) -> bool {
+        let Some(Again(length)) = list.and_then(|list| self.said.again(list, self.date.now())) else {
+            return false;
+        };
+        self.content_length = length;
+        true
     }
 
     #[inline]
     fn note_or_forget(
         &mut self,
-        status: &Bound<'_, PyAny>,
+        status: Option<&Bound<'_, PyAny>>,
         list: Option<&Bound<'_, PyList>>,
         result: PyResult<()>,
     ) -> PyResult<()> {
         match (&result, list) {
-            (Ok(()), Some(list)) => self.said.note(status, list, self.date.last()),
+            (Ok(()), Some(list)) => self.said.note(status, list, self.date.last(), self.bytes.len()),
             (Ok(()), None) => {}
             (Err(_), _) => self.forget(),
         }
@@ -199,17 +169,11 @@ impl ResponseHead {
         Ok(())
     }
 
-    fn status_number(&mut self, status: &Bound<'_, PyAny>) -> PyResult<()> {
-        let code =
-            status.extract::<u16>().ok().filter(|code| (200..1000).contains(code)).ok_or_else(|| {
-                let shown = status.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
-                PyValueError::new_err(format!("invalid status {shown}: it must be a number from 200 to 999"))
-            })?;
+    fn begin_with(&mut self, code: u16) {
         let mut digits = itoa::Buffer::new();
         let text =
             [digits.format(code).as_bytes(), b" ", bicorn_wire::reason_phrase(code).as_bytes()].concat();
         self.begin(code, &text);
-        Ok(())
     }
 
     /// The status line and the fields that are always there.
@@ -297,6 +261,13 @@ impl ResponseHead {
             _ => Ok(bicorn_wire::is_hop_by_hop(name)),
         }
     }
+}
+
+fn status_code(status: &Bound<'_, PyAny>) -> PyResult<u16> {
+    status.extract::<u16>().ok().filter(|code| (200..1000).contains(code)).ok_or_else(|| {
+        let shown = status.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string());
+        PyValueError::new_err(format!("invalid status {shown}: it must be a number from 200 to 999"))
+    })
 }
 
 /// The fields of an encoded head, but for those that every answer has from the server.

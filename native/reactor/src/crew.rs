@@ -20,20 +20,14 @@ use rustix::io::Errno;
 
 use crate::application::{Application, Next, Waiter};
 use crate::bell::Bell;
+use crate::clock::monotonic_ns;
 use crate::job::Job;
 use crate::orders::Orders;
 use crate::server::Server;
 use crate::timer::Token;
 
-/// How long the loop may be left alone while an application runs; also what counts as quick.
+/// What counts as quick: an application that takes longer has its loop looked after.
 pub const TICK: Duration = Duration::from_millis(1);
-
-/// Ticks that the loop is left alone by threads that are all busy before the watch holds it itself: until one
-/// of them is back there is nobody to run what comes in, and bytes can wait that long.
-const TICKS_ALONE: u32 = 8;
-
-/// Ticks without a new job after which the watch sleeps until it is called.
-const TICKS_AWAKE: u32 = 16;
 
 /// The loop, held.
 pub type Held<'a, A> = MutexGuard<'a, Server<A>>;
@@ -92,8 +86,9 @@ pub struct Crew<A: Application> {
     hands_over: bool,
     /// A signal arrived while the watch held the loop.
     signal_due: AtomicBool,
-    /// Jobs that have left the loop.
+    /// Jobs that have left the loop, and when the last one did.
     departures: AtomicU64,
+    departed_ns: AtomicU64,
     /// The last application call took longer than a tick: more are to be expected.
     slow: AtomicBool,
 }
@@ -130,6 +125,7 @@ impl<A: Application> Crew<A> {
             watch_bell: Bell::new()?,
             signal_due: AtomicBool::new(false),
             departures: AtomicU64::new(0),
+            departed_ns: AtomicU64::new(0),
             slow: AtomicBool::new(false),
         })
     }
@@ -169,13 +165,13 @@ impl<A: Application> Crew<A> {
             };
             match self.next(&mut server, waiter) {
                 Ok(Next::Job(job)) if job.home.is_some_and(|home| home != thread) => {
-                    self.departures.fetch_add(1, Relaxed);
+                    self.note_departure(&server);
                     // Before the loop is free: its home may find the loop ended and leave.
                     self.send_home(job);
                     drop(server);
                 }
                 Ok(Next::Job(mut job)) => {
-                    self.departures.fetch_add(1, Relaxed);
+                    self.note_departure(&server);
                     drop(server);
                     self.look_after_the_loop();
                     job.home = Some(thread);
@@ -198,6 +194,12 @@ impl<A: Application> Crew<A> {
                 }
             }
         }
+    }
+
+    fn note_departure(&self, server: &Server<A>) {
+        self.departed_ns.store(server.now_ns(), Relaxed);
+        // After the time, and before the look at whether the watch sleeps.
+        self.departures.fetch_add(1, SeqCst);
     }
 
     /// The rest of an answer runs in the thread that began it: its application may have left things there.
@@ -335,7 +337,7 @@ impl<A: Application> Crew<A> {
     }
 
     /// Sends a resting thread to the loop; false when there is none.
-    fn call_one(&self) -> bool {
+    pub(crate) fn call_one(&self) -> bool {
         let mut rest = lock(&self.rest);
         if rest.called < self.resting.load(SeqCst) {
             rest.called += 1;
@@ -373,90 +375,52 @@ impl<A: Application> Crew<A> {
     pub fn has_ended(&self) -> bool {
         lock(&self.rest).ended
     }
-}
 
-/// Looks after the loop of a crew whose threads are all inside the application.
-pub struct Watch<'a, A: Application> {
-    crew: &'a Crew<A>,
-    seen: u64,
-    /// Ticks without a departure during which somebody held the loop.
-    unchanged: u32,
-    /// Ticks without a departure during which nobody did.
-    alone: u32,
-    /// Of those, how many before the watch holds the loop.
-    patience: u32,
-}
-
-impl<'a, A: Application> Watch<'a, A> {
-    /// A watch that has seen nothing yet.
-    pub fn new(crew: &'a Crew<A>) -> Self {
-        // With siblings there may be somebody to run what comes in: it is handed over.
-        let patience = if crew.hands_over { 1 } else { TICKS_ALONE };
-        Self { crew, seen: 0, unchanged: 0, alone: 0, patience }
+    /// What wakes the watch.
+    pub(crate) fn watch_bell(&self) -> &Bell {
+        &self.watch_bell
     }
 
-    /// The descriptor to poll between two turns, together with whatever else the thread listens to.
-    pub fn bell(&self) -> &Bell {
-        &self.crew.watch_bell
+    /// Jobs that have left the loop so far.
+    pub(crate) fn departures(&self) -> u64 {
+        self.departures.load(SeqCst)
     }
 
-    /// How long to poll; none for as long as nothing rings.
-    pub fn patience(&mut self) -> Option<Duration> {
-        if self.unchanged < TICKS_AWAKE {
-            return Some(TICK);
-        }
-        self.crew.watch_sleeps.store(true, SeqCst);
-        // A job that left before the flag was seen has rung for nobody.
-        let departed = self.crew.departures.load(SeqCst) != self.seen;
-        departed.then_some(TICK)
+    /// For how long the job has been out that left last, in nanoseconds.
+    pub(crate) fn out_ns(&self) -> u64 {
+        monotonic_ns().saturating_sub(self.departed_ns.load(Relaxed))
     }
 
-    /// One turn: has the loop been left alone since the last one, somebody is sent to it. True when
-    /// something outside asked for attention meanwhile.
-    ///
-    /// # Errors
-    /// The kernel refused to wait.
-    pub fn turn(&mut self, waiter: &mut impl Waiter) -> Result<bool, Errno> {
-        let crew = self.crew;
-        crew.watch_sleeps.store(false, SeqCst);
-        crew.watch_bell.silence();
-        let departures = crew.departures.load(SeqCst);
-        if departures != self.seen {
-            self.seen = departures;
-            self.unchanged = 0;
-            self.alone = 0;
-            return Ok(false);
-        }
-        let Some(server) = crew.try_take() else {
-            self.unchanged = (self.unchanged + 1).min(TICKS_AWAKE);
-            return Ok(false); // Somebody holds the loop.
-        };
-        drop(server);
-        self.unchanged = 0;
-        self.alone += 1;
-        if crew.call_one() || self.alone < self.patience { Ok(false) } else { self.stand_in(waiter) }
+    /// From now on a job that leaves rings for the watch.
+    pub(crate) fn let_watch_sleep(&self) {
+        self.watch_sleeps.store(true, SeqCst);
     }
 
-    /// Holds the loop while every thread is busy, until somebody wants it: bytes move and time passes,
-    /// but no job leaves.
-    fn stand_in(&mut self, waiter: &mut impl Waiter) -> Result<bool, Errno> {
-        let crew = self.crew;
-        crew.watch_holds.store(true, SeqCst);
+    /// Whether the watch was asleep until now.
+    pub(crate) fn take_watch_awake(&self) -> bool {
+        self.watch_bell.silence();
+        self.watch_sleeps.swap(false, SeqCst)
+    }
+
+    /// The watch holds the loop while every thread is busy, until somebody wants it: bytes move and time
+    /// passes, but no job leaves.
+    pub(crate) fn stand_in(&self, waiter: &mut impl Waiter) -> Result<bool, Errno> {
+        self.watch_holds.store(true, SeqCst);
         let mut tended = Ok(false);
-        if let Some(mut server) = crew.try_take()
-            && crew.resting.load(SeqCst) == 0
+        if let Some(mut server) = self.try_take()
+            && self.resting.load(SeqCst) == 0
         {
-            crew.take_back(&mut server);
-            crew.asleep.store(true, SeqCst);
-            crew.take_back(&mut server);
+            self.take_back(&mut server);
+            self.asleep.store(true, SeqCst);
+            self.take_back(&mut server);
             tended = server.tend(waiter);
-            crew.asleep.store(false, SeqCst);
+            self.asleep.store(false, SeqCst);
             if server.is_over() && !server.take_what_nobody_else_will() {
-                crew.end();
+                self.end();
             }
         }
-        crew.watch_holds.store(false, SeqCst);
-        crew.call_one();
+        self.watch_holds.store(false, SeqCst);
+        self.call_one();
         tended
     }
 }

@@ -27,10 +27,11 @@ pub mod server;
 mod siblings;
 pub mod timer;
 pub mod waiting;
+pub mod watch;
 
 pub use application::{Application, Arrival, Handler, Incident, Next, Outcome, Unattached, Waiter};
 pub use core::{Core, Timeouts};
-pub use crew::{Crew, Notice, Watch};
+pub use crew::{Crew, Notice};
 pub use gate::Gate;
 pub use handover::Handover;
 pub use intake::{RequestBody, Spool, SpoolRules};
@@ -38,3 +39,4 @@ pub use job::{Job, Left, Request, Task};
 pub use orders::{Order, Orders};
 pub use outbox::{Flush, Outbox};
 pub use server::{Server, Sources};
+pub use watch::Watch;

@@ -350,6 +350,11 @@ impl<A: Application> Server<A> {
         }
     }
 
+    /// The loop's clock, which a job that comes back moves on.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.core.clock.now_ns()
+    }
+
     /// Whether the drain is over, or the loop was stopped.
     pub fn is_over(&self) -> bool {
         // A job that is out may be the close() of an answer whose connection is gone.

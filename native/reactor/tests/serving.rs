@@ -28,7 +28,11 @@ struct Seen {
     pulls: AtomicUsize,
     busy: AtomicUsize,
     abandoned: AtomicUsize,
+    /// How long the watch means to wait for its next look; `ASLEEP` until it is called.
+    patience_ms: AtomicUsize,
 }
+
+const ASLEEP: usize = usize::MAX;
 
 struct Front {
     slot: Box<Slot>,
@@ -200,6 +204,8 @@ fn run(crew: &Crew<Front>, echo: &Echo, threads: usize) {
         let mut watch = Watch::new(crew);
         while !crew.has_ended() {
             let patience = watch.patience();
+            let patience_ms = patience.map_or(ASLEEP, |patience| patience.as_millis() as usize);
+            echo.seen.patience_ms.store(patience_ms, SeqCst);
             wait(watch.bell(), patience);
             watch.turn(&mut Unattached::default()).unwrap();
         }
@@ -537,5 +543,38 @@ fn bytes_move_while_every_thread_is_busy() {
             assert_eq!(text(client), "/busy 0 none");
         }
         server.drain();
+    }
+}
+
+#[test]
+fn a_watch_looks_less_often_while_all_goes_well_and_sleeps_when_nothing_goes_on() {
+    let server = start(1, TIMEOUTS);
+    let mut client = server.connect();
+    let begun = Instant::now();
+    let mut ask_until_the_watch_looks_every = |patience_ms| {
+        while server.seen.patience_ms.load(SeqCst) != patience_ms {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+            assert_eq!(text(&mut client), "/ 0 none");
+        }
+    };
+    ask_until_the_watch_looks_every(8);
+    wait_for(&server.seen.patience_ms, ASLEEP);
+    ask_until_the_watch_looks_every(8);
+    let mut busy = server.connect();
+    busy.write_all(b"GET /busy HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    wait_for(&server.seen.busy, 1);
+    let entered = Instant::now();
+    wait_for(&server.seen.patience_ms, 1);
+    assert!(entered.elapsed() < BUSY, "{:?}", entered.elapsed());
+    assert_eq!(text(&mut busy), "/busy 0 none");
+    server.drain();
+}
+
+fn wait_for(count: &AtomicUsize, wanted: usize) {
+    let begun = Instant::now();
+    while count.load(SeqCst) != wanted {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        std::thread::yield_now();
     }
 }
