@@ -14,6 +14,7 @@ __all__ = [
     "FileWrapper",
     "GreenJob",
     "GreenLoop",
+    "Handover",
     "Scoreboard",
     "Slot",
     "SyncLoop",
