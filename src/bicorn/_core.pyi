@@ -109,9 +109,10 @@ class AsgiServer:
 
 @final
 class Deadline:
-    """`bicorn.deadline`: when the request that the calling thread runs has to be done."""
+    """`bicorn.deadline`: when the request that the calling thread runs has to be done; never unless `watched`."""
 
-    def __new__(cls) -> Self: ...
+    def __new__(cls, watched: bool = True) -> Self: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[bool]]: ...
     @property
     def at(self) -> float | None:
         """When `timeout` is over for it, in seconds of time.monotonic(); None if it never is."""

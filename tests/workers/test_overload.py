@@ -122,7 +122,7 @@ def test_more_than_limit_concurrency_are_sent_away_at_once(serve: Serve, gate: G
 # -- deadlines -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("worker_class", NATIVE)
+@pytest.mark.parametrize("worker_class", [*NATIVE, "asgi"])
 def test_the_deadline_of_a_request_is_in_the_environ(serve: Serve, worker_class: str) -> None:
     server = serve("threaded:app", "-k", worker_class)
     watched = worker_class in ("sync", "gthread")

@@ -20,7 +20,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from bicorn._core import AccessLog, AsgiServer
+from bicorn._core import AccessLog, AsgiServer, Deadline
 from bicorn.app.interface import Interface, interface_of, is_called_twice
 from bicorn.observe.access import native_target
 from bicorn.observe.atoms import basic_auth_user
@@ -277,6 +277,8 @@ class AsgiWorker(Worker):
                 "http.response.early_hint": {},
                 "http.response.trailers": {},
             },
+            # `timeout` is the loop's here, not a request's, so there is none to extend.
+            "bicorn.deadline": Deadline(watched=False),
         }
 
     def _options(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from bicorn._core import Deadline
 from bicorn.workers.gateway import SERVER_SOFTWARE, ErrorStream
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class WsgiInAsgi:
             "wsgi.errors": ErrorStream(cfg.errorlog),
             "wsgi.input_terminated": True,
             "SERVER_SOFTWARE": SERVER_SOFTWARE,
+            "bicorn.deadline": Deadline(watched=False),  # A thread of the pool may take its time.
         }
         self._script_name = os.environ.get("SCRIPT_NAME", "") or cfg.root_path
 
