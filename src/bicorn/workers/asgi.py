@@ -29,6 +29,7 @@ from bicorn.workers.asgi_loops import chosen_loop, new_event_loop
 from bicorn.workers.asgi_wsgi import WsgiInAsgi, environ_of
 from bicorn.workers.base import Worker
 from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, WIRE_SETTINGS, Request, Response
+from bicorn.workers.incidents import Incidents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +62,7 @@ _PASSED_ON: Final = (
     "asgi_disconnect_grace_period",
     "asgi_read_ahead",
     "limit_concurrency",
+    "queue_timeout",
     "worker_connections",
     "websocket_max_message_size",
     "websocket_max_queue",
@@ -80,6 +82,7 @@ class AsgiWorker(Worker):
     READS_PROXY_HEADERS: ClassVar[bool] = True
 
     event_loop: asyncio.AbstractEventLoop
+    incidents: Incidents
     server: AsgiServer | None = None
     access: AccessLog | None = None
     _stopping: asyncio.Event
@@ -91,6 +94,7 @@ class AsgiWorker(Worker):
     # -- life ----------------------------------------------------------------------------------
 
     def run(self) -> None:
+        self.incidents = Incidents(self.log)
         kind = chosen_loop(self.cfg.asgi_loop)
         self.event_loop = new_event_loop(kind)
         self.log.debug("Event loop: %s", kind)
@@ -401,9 +405,9 @@ class AsgiWorker(Worker):
         """A request broke a rule of the wire and was answered with `status`."""
         self.log.warning("Invalid request from ip=%s: %s [%s]", remote_addr, why, status)
 
-    def request_turned_away(self, remote_addr: str) -> None:
-        """limit_concurrency requests are being served: this one got a 503."""
-        self.log.warning("Too many requests at a time (limit_concurrency): ip=%s got a 503", remote_addr)
+    def request_turned_away(self, remote_addr: str, why: str) -> None:
+        """A request was answered 503: it had waited for too long, or is one too many."""
+        self.incidents.request_turned_away(remote_addr, why)
 
     def recycle(self) -> None:
         """max_requests have been served: a successor is asked for, and requests are served until it is ready."""
