@@ -93,6 +93,9 @@ class AsgiServer:
     def tick(self) -> None:
         """Look at every connection's patience; to be called every now and then."""
 
+    def close_idle(self, most: int) -> None:
+        """Close up to so many connections that wait for their next request, for their descriptors."""
+
     def drain(self) -> None:
         """End connections as they become idle; call worker.drained() when none and no application is left."""
 

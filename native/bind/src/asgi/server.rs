@@ -564,6 +564,23 @@ impl AsgiServer {
         }
     }
 
+    /// Closes up to so many connections that have had an answer and wait for their next request: somebody needs
+    /// their descriptors.
+    fn close_idle(&self, py: Python<'_>, most: usize) {
+        let shared = self.shared.get(py);
+        let idle: Vec<Rc<Conn>> = shared
+            .connections
+            .borrow()
+            .iter()
+            .filter(|(_, conn)| conn.is_idle())
+            .take(most)
+            .map(|(_, conn)| Rc::clone(conn))
+            .collect();
+        for conn in idle {
+            conn.close_idle(py);
+        }
+    }
+
     /// From now on connections end: idle ones soon, busy ones after their answer. `worker.drained()` is called
     /// when none is left and every application has ended, which may be in this call.
     fn drain(&self, py: Python<'_>) {

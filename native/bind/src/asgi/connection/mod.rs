@@ -958,7 +958,13 @@ impl Conn {
         }
     }
 
-    fn close_idle(&self, py: Python<'_>) {
+    /// Whether it has had an answer, and nothing of another request has come.
+    pub fn is_idle(&self) -> bool {
+        self.phase.get() == Phase::Idle && self.freed_ns.get() != 0 && self.input.borrow().is_empty()
+    }
+
+    /// Closes it between two requests.
+    pub fn close_idle(&self, py: Python<'_>) {
         self.phase.set(Phase::Closing);
         self.patience(self.shared.timeouts.write_ms);
         self.out.tell(py, "close");
