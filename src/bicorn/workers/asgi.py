@@ -153,7 +153,8 @@ class AsgiWorker(Worker):
         """Accept nothing new, finish what is held; told to stop at once, cancel it instead."""
         assert self.server is not None
         self.listening.stop()
-        if self._is_last() and not self._is_quick:
+        if not self._is_quick:
+            # Siblings would take it, unless the server stops, or the address is given up: nobody says so.
             await self.listening.accept_waiting()
         self._close_websockets_in_time()
         self.server.drain()

@@ -134,9 +134,9 @@ class TornadoWorker(Worker):
 
     async def _drain(self) -> None:
         self.server.stop()
-        if self.stop_flag is None or self.stop_flag.is_set():
-            self.acceptor.accept_waiting()
-            await asyncio.sleep(0)  # Tornado makes them known to the server in a turn of their own.
+        # Siblings would take what waits, unless the server stops, or the address is given up: nobody says so.
+        self.acceptor.accept_waiting()
+        await asyncio.sleep(0)  # Tornado makes them known to the server in a turn of their own.
         for listener in self.sockets:
             listener.close()
         try:
