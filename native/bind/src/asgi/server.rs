@@ -19,12 +19,13 @@ use slab::Slab;
 
 use crate::access::{AccessLog, Answer, Finished};
 use crate::asgi::awaitable::Done;
-use crate::asgi::connection::{AsgiProtocol, Conn};
+use crate::asgi::connection::{AsgiProtocol, Came, Conn};
 use crate::asgi::exchange::Handles;
 use crate::asgi::guarded::Guarded;
 use crate::asgi::scope::{Client, Peer, Scopes};
 use crate::asgi::steps::Tasks;
 use crate::asgi::websocket::WebSocketRules;
+use crate::handover::Handover;
 use crate::names::Names;
 use crate::response_head::ResponseHead;
 use crate::scoreboard::Slot;
@@ -321,6 +322,7 @@ impl Shared {
 
     /// A connection was made.
     pub fn connection_made(&self, py: Python<'_>) {
+        self.drained.set(false); // After all: one that no other worker was there to take.
         self.row().connection_opened();
         self.open.set(self.open.get() + 1);
         if self.open.get() >= self.connection_limit && !self.full.replace(true) {
@@ -473,7 +475,7 @@ impl Shared {
     }
 }
 
-/// The HTTP side of one `asgi` worker: calling it gives the protocol of a new connection.
+/// The HTTP side of one `asgi` worker.
 #[pyclass(frozen, module = "bicorn._core")]
 pub struct AsgiServer {
     shared: Guarded<Rc<Shared>>,
@@ -543,8 +545,30 @@ impl AsgiServer {
         Ok(Self { shared: Guarded::new(shared) })
     }
 
-    fn __call__(&self, py: Python<'_>) -> AsgiProtocol {
-        AsgiProtocol::new(self.shared.get(py))
+    /// The protocol of a connection that came in on this listener; `served`: in another worker, which has
+    /// served a request of it.
+    fn protocol(&self, py: Python<'_>, listener: usize, served: bool) -> AsgiProtocol {
+        AsgiProtocol::new(self.shared.get(py), Came { listener, served })
+    }
+
+    /// Puts the connections that are between two requests into the queue, as far as it takes them.
+    fn give_idle_away(&self, py: Python<'_>, queue: &Handover) {
+        let shared = self.shared.get(py);
+        let idle: Vec<Rc<Conn>> = shared
+            .connections
+            .borrow()
+            .iter()
+            .filter(|(_, conn)| conn.is_movable())
+            .map(|(_, conn)| Rc::clone(conn))
+            .collect();
+        for conn in idle {
+            let Some(fd) = conn.out.descriptor() else { continue };
+            let address = conn.peer.own.client.extract::<(String, u16)>(py).ok();
+            if !queue.put(fd, conn.has_served(), conn.came.listener, address) {
+                break;
+            }
+            conn.leave(py);
+        }
     }
 
     /// Looks at every connection's patience; to be called every now and then.

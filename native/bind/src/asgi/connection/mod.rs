@@ -65,6 +65,15 @@ enum Read {
     Over,
 }
 
+/// Where a connection came from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Came {
+    /// Index of its listener.
+    pub listener: usize,
+    /// Another worker has served a request of it.
+    pub served: bool,
+}
+
 /// The state of one connection.
 pub struct Conn {
     shared: Rc<Shared>,
@@ -73,6 +82,8 @@ pub struct Conn {
     pub out: Outlet,
     /// Who is there.
     pub peer: Peer,
+    /// Where it came in.
+    pub came: Came,
     phase: Cell<Phase>,
     /// What has come of a PROXY header, while one may come.
     preamble: RefCell<Option<Vec<u8>>>,
@@ -102,14 +113,16 @@ pub struct Conn {
 
 impl Conn {
     /// A connection of which nothing has been read.
-    pub fn new(shared: &Rc<Shared>, peer: Peer) -> Rc<Self> {
+    pub fn new(shared: &Rc<Shared>, peer: Peer, came: Came) -> Rc<Self> {
         Rc::new(Self {
             shared: Rc::clone(shared),
             key: Cell::new(usize::MAX),
             out: Outlet::new(),
             peer,
+            came,
             phase: Cell::new(Phase::Idle),
-            preamble: RefCell::new(shared.proxy_rules.map(|_| Vec::new())),
+            // It comes once.
+            preamble: RefCell::new(shared.proxy_rules.filter(|_| !came.served).map(|_| Vec::new())),
             input: RefCell::default(),
             parsing: RefCell::default(),
             in_head: Cell::new(false),
@@ -150,7 +163,8 @@ impl Conn {
         self.out.open(transport)?;
         self.resume.replace(Some(resume));
         self.key.set(self.shared.connections.borrow_mut().insert(Rc::clone(self)));
-        self.patience(self.shared.timeouts.header_ms);
+        let idle_ms = if self.came.served { self.shared.idle_ms() } else { self.shared.timeouts.header_ms };
+        self.patience(idle_ms);
         self.shared.connection_made(py);
         Ok(())
     }
@@ -970,6 +984,28 @@ impl Conn {
         self.out.tell(py, "close");
     }
 
+    /// Whether it has served a request, here or elsewhere.
+    pub fn has_served(&self) -> bool {
+        self.came.served || self.freed_ns.get() != 0
+    }
+
+    /// Whether another worker can go on with it: it is between two requests, and nothing that was read or is to be
+    /// written is here.
+    pub fn is_movable(&self) -> bool {
+        let told_once = self.shared.proxy_rules.is_some() && self.has_served(); // What a PROXY header said stays here.
+        let is_idle = self.phase.get() == Phase::Idle && !self.driving.get() && !self.eof.get();
+        let is_empty =
+            self.input.borrow().is_empty() && self.preamble.borrow().as_ref().is_none_or(Vec::is_empty);
+        is_idle && is_empty && !self.out.paused.get() && !told_once
+    }
+
+    /// Another worker has it.
+    pub fn leave(&self, py: Python<'_>) {
+        self.phase.set(Phase::Closing);
+        // At once, so that nothing that comes now is read here.
+        self.out.tell(py, "abort");
+    }
+
     /// The worker finishes: what is idle ends soon, what is busy after its answer.
     pub fn drain(&self) {
         match self.phase.get() {
@@ -985,12 +1021,14 @@ impl Conn {
 pub struct AsgiProtocol {
     conn: Guarded<RefCell<Option<Rc<Conn>>>>,
     shared: Guarded<Rc<Shared>>,
+    came: Came,
 }
 
 impl AsgiProtocol {
     /// A protocol without a transport yet.
-    pub fn new(shared: &Rc<Shared>) -> Self {
-        Self { conn: Guarded::new(RefCell::new(None)), shared: Guarded::new(Rc::clone(shared)) }
+    pub fn new(shared: &Rc<Shared>, came: Came) -> Self {
+        let shared = Guarded::new(Rc::clone(shared));
+        Self { conn: Guarded::new(RefCell::new(None)), shared, came }
     }
 
     #[inline]
@@ -1004,7 +1042,7 @@ impl AsgiProtocol {
     fn connection_made(slf: &Bound<'_, Self>, transport: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let shared = slf.get().shared.get(py);
-        let conn = Conn::new(shared, shared.peer(transport)?);
+        let conn = Conn::new(shared, shared.peer(transport)?, slf.get().came);
         slf.get().conn.get(py).replace(Some(Rc::clone(&conn)));
         conn.made(py, transport, slf.getattr(intern!(py, "resume"))?.unbind())
     }
