@@ -14,6 +14,7 @@ __all__ = [
     "FileWrapper",
     "GreenJob",
     "GreenLoop",
+    "Handover",
     "Scoreboard",
     "Slot",
     "SyncLoop",
@@ -104,6 +105,9 @@ class AsgiServer:
     def tick(self) -> None:
         """Look at every connection's patience; to be called every now and then."""
 
+    def close_idle(self, most: int) -> None:
+        """Close up to so many connections that wait for their next request, for their descriptors."""
+
     def drain(self) -> None:
         """End connections as they become idle; call worker.drained() when none and no application is left."""
 
@@ -120,9 +124,10 @@ class AsgiServer:
 
 @final
 class Deadline:
-    """`bicorn.deadline`: when the request that the calling thread runs has to be done."""
+    """`bicorn.deadline`: when the request that the calling thread runs has to be done; never unless `watched`."""
 
-    def __new__(cls) -> Self: ...
+    def __new__(cls, watched: bool = True) -> Self: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[bool]]: ...
     @property
     def at(self) -> float | None:
         """When `timeout` is over for it, in seconds of time.monotonic(); None if it never is."""

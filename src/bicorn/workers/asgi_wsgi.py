@@ -1,7 +1,8 @@
 """A WSGI application under the `asgi` worker: called in a bounded pool of threads, streaming both ways.
 
 Owns       the threads, the environ, and the two ways between a thread and the loop.
-Never      holds more of a body than the loop has read ahead, nor more of an answer than the block being sent.
+Never      holds more of a body than the loop has read ahead, nor more of an answer than the block being sent; nor
+           calls the application for a request that waited too long for its thread, or whose client left meanwhile.
 Invariant  a thread waits for the loop, never the loop for a thread.
 """
 
@@ -10,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from bicorn._core import FileWrapper
+from bicorn._core import Deadline, FileWrapper
 from bicorn.workers.gateway import SERVER_SOFTWARE, ErrorStream
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]  # Any: whatever the ASGI message of that type holds
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+#: A request that waited no longer for its thread is run without asking whether its client is still there, in seconds;
+#: as in the native loop.
+ASK_AFTER_S = 0.1
 
 #: Threads of a worker when `threads` does not say: as many as uvicorn's adapter has.
 THREADS_DEFAULT = 10
@@ -34,7 +40,7 @@ class WsgiInAsgi:
 
     def __init__(self, app: Callable[..., Iterable[bytes]], cfg: Settings) -> None:
         self._app = app
-        threads = THREADS_DEFAULT if cfg.is_default("threads") else cfg.threads
+        threads = cfg.threads if cfg.is_given("threads") else THREADS_DEFAULT
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
         self._constant = {
             "wsgi.version": (1, 0),
@@ -45,6 +51,7 @@ class WsgiInAsgi:
             "wsgi.input_terminated": True,
             "wsgi.file_wrapper": FileWrapper,
             "SERVER_SOFTWARE": SERVER_SOFTWARE,
+            "bicorn.deadline": Deadline(watched=False),  # A thread of the pool may take its time.
         }
         self._script_name = os.environ.get("SCRIPT_NAME", "") or cfg.root_path
 
@@ -56,7 +63,7 @@ class WsgiInAsgi:
         if scope["type"] != "http":
             raise RuntimeError(f"a WSGI application cannot serve {scope['type']}")
         loop = asyncio.get_running_loop()
-        call = _Call(loop, receive, send)
+        call = _Call(loop, receive, send, time.monotonic())
         environ = {
             **self._constant,
             **environ_of(scope, self._script_name),
@@ -97,9 +104,12 @@ async def _awaited(receive: Receive) -> Message:
 class _Call:
     """One call of the application, in a thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, send: Send) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, send: Send, queued_at: float) -> None:
         self._loop = loop
         self._send = send
+        self._queued_at = queued_at
+        # The server's own exchange, which receive() and send() are methods of.
+        self._exchange: Any = receive.__self__  # type: ignore[attr-defined]  # Any: it has no name outside the core
         self.body = _Body(loop, receive)
         self._start: Message | None = None
         self._is_started = False
@@ -107,7 +117,9 @@ class _Call:
     def run(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
         """Call the application and send what it gives."""
         try:
-            self._answer(app, environ)
+            waited_s = time.monotonic() - self._queued_at
+            if waited_s <= ASK_AFTER_S or asyncio.run_coroutine_threadsafe(self._is_wanted(), self._loop).result():
+                self._answer(app, environ)
         except StopIteration as error:
             # No Future takes this one as its exception: the client would wait for ever.
             raise RuntimeError("the application raised StopIteration") from error
@@ -126,6 +138,11 @@ class _Call:
             close = getattr(blocks, "close", None)
             if close is not None:
                 close()
+
+    async def _is_wanted(self) -> bool:
+        """Ask the loop's own side, in its thread; if it is not, the loop has dealt with the client."""
+        wanted: bool = self._exchange.is_wanted()
+        return wanted
 
     def start_response(
         self,

@@ -9,7 +9,10 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use bicorn_wire::{LAST_CHUNK, ResponseFraming, Version, may_say_length, push_chunk_head, response_framing};
+use bicorn_reactor::waiting::Turn;
+use bicorn_wire::{
+    LAST_CHUNK, RefusalKind, ResponseFraming, Version, may_say_length, push_chunk_head, response_framing,
+};
 use pyo3::Borrowed;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
@@ -286,6 +289,7 @@ impl Exchange {
         state.dropped.set(false);
         state.disconnected.set(false);
         state.trailers_promised.set(false);
+        state.head.borrow_mut().clear();
         state.incoming.reset();
         {
             let (method, target) = &mut *state.line.borrow_mut();
@@ -373,6 +377,24 @@ impl Exchange {
         state.incoming.reset();
         state.leave(py);
         self.disconnect(py);
+    }
+
+    /// Whether the request, which has waited since it was read, is still to be run. If not, its client has been
+    /// told, or has gone, and the application must not be called.
+    pub fn is_wanted(&self, py: Python<'_>) -> bool {
+        let state = self.state.get(py);
+        let waited_ns = state.shared.read_clock().saturating_sub(state.started_ns.get());
+        let Some(conn) = state.conn.borrow().clone() else { return true };
+        let turn = if conn.is_lost() { Turn::Forget } else { conn.judge(waited_ns) };
+        if turn == Turn::Run {
+            return true;
+        }
+        state.stage.set(Stage::Complete);
+        state.status.set(RefusalKind::WaitedTooLong.status());
+        state.incoming.reset();
+        state.withdraw(py);
+        conn.dismiss(py, turn, state.terms.get());
+        false
     }
 
     // -- as the request of a WebSocket ---------------------------------------------------------
@@ -709,6 +731,15 @@ impl Exchange {
     }
 }
 
+#[pymethods]
+impl Exchange {
+    /// What `is_wanted` says, for a request that waits outside the loop; to be asked in the loop's thread.
+    #[pyo3(name = "is_wanted")]
+    fn is_wanted_py(&self, py: Python<'_>) -> bool {
+        self.is_wanted(py)
+    }
+}
+
 /// Gives a waiting future its result, unless it is done: cancelled, most likely.
 pub fn settle(py: Python<'_>, future: &Py<PyAny>, result: Result<&Bound<'_, PyAny>, PyErr>) -> bool {
     let future = future.bind(py);
@@ -871,6 +902,15 @@ impl State {
         self.shared.served(py);
         if self.shared.is_logging() {
             self.log(py, conn.as_deref(), now_ns);
+        }
+    }
+
+    /// The request was not run. Only who saw it come in is shown how it went out.
+    fn withdraw(&self, py: Python<'_>) {
+        let conn = self.conn.take();
+        self.shared.row().request_withdrawn();
+        if self.observer.borrow().is_some() {
+            self.log(py, conn.as_deref(), self.shared.now_ns.get());
         }
     }
 

@@ -35,6 +35,12 @@ use crate::wire_options::{WireOptions, milliseconds};
 /// A moment that does not come.
 pub const NEVER: u64 = u64::MAX;
 
+/// A loop that does not come to look at its clock for so long may have kept requests waiting, or had none.
+const HELD_UP_NS: u64 = 10_000_000;
+
+/// For how long after that those who come are asked whether they are still there.
+const AFTERMATH_NS: u64 = 1_000_000_000;
+
 /// Exchanges that are kept for further requests.
 const SPARE_HANDLES_MAX: usize = 64;
 
@@ -62,6 +68,7 @@ struct Options {
     asgi_disconnect_grace_period: f64,
     asgi_read_ahead: usize,
     limit_concurrency: usize,
+    queue_timeout: f64,
     worker_connections: usize,
     max_requests: u64,
     observed: bool,
@@ -103,6 +110,8 @@ pub struct Shared {
     /// Bytes of a body or of further requests that are read before the application asks for them.
     pub read_ahead: usize,
     limit_concurrency: usize,
+    /// How long a request may have waited for its turn; `u64::MAX` for ever.
+    pub queue_ns: u64,
     connection_limit: usize,
     max_requests: u64,
     pub observed: bool,
@@ -125,6 +134,8 @@ pub struct Shared {
     spare: RefCell<Vec<Handles>>,
     clock: RefCell<Clock>,
     pub now_ns: Cell<u64>,
+    /// When the loop was found to have rested, or to have been held up, last.
+    held_up_ns: Cell<u64>,
 }
 
 /// A response that has left, for the logs.
@@ -165,8 +176,17 @@ impl Shared {
     #[inline]
     pub fn read_clock(&self) -> u64 {
         let now = self.clock.borrow_mut().read();
-        self.now_ns.set(now);
+        if now - self.now_ns.replace(now) > HELD_UP_NS {
+            self.held_up_ns.set(now);
+        }
         now
+    }
+
+    /// Whether requests may have waited in the kernel. One that rests says so too: then a question costs nobody
+    /// anything, and a loop that is always busy with short steps never asks.
+    #[inline]
+    pub fn was_held_up(&self) -> bool {
+        self.now_ns.get() - self.held_up_ns.get() < AFTERMATH_NS
     }
 
     /// The last reading, in milliseconds.
@@ -496,6 +516,7 @@ impl AsgiServer {
             farewell: Cell::new(None),
             read_ahead: options.asgi_read_ahead,
             limit_concurrency: options.limit_concurrency,
+            queue_ns: milliseconds(options.queue_timeout, true).saturating_mul(1_000_000),
             connection_limit: options.worker_connections.max(1),
             max_requests: options.max_requests,
             observed: options.observed,
@@ -516,6 +537,7 @@ impl AsgiServer {
             spare: RefCell::new(Vec::new()),
             clock: RefCell::new(Clock::default()),
             now_ns: Cell::new(0),
+            held_up_ns: Cell::new(0),
         });
         shared.tasks.prepare(py, &shared)?;
         Ok(Self { shared: Guarded::new(shared) })
@@ -539,6 +561,23 @@ impl AsgiServer {
             .collect();
         for conn in due {
             conn.expire(py);
+        }
+    }
+
+    /// Closes up to so many connections that have had an answer and wait for their next request: somebody needs
+    /// their descriptors.
+    fn close_idle(&self, py: Python<'_>, most: usize) {
+        let shared = self.shared.get(py);
+        let idle: Vec<Rc<Conn>> = shared
+            .connections
+            .borrow()
+            .iter()
+            .filter(|(_, conn)| conn.is_idle())
+            .take(most)
+            .map(|(_, conn)| Rc::clone(conn))
+            .collect();
+        for conn in idle {
+            conn.close_idle(py);
         }
     }
 

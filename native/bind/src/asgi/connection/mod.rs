@@ -6,9 +6,12 @@
 //! Invariant  at most one request of a connection has an unfinished response; what the client sends ahead of
 //!            it waits, and reading stops before that becomes more than `read_ahead` and one read.
 
+mod waiting;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use bicorn_reactor::waiting::Turn;
 use bicorn_wire::websocket::{Handshake, HandshakeRefusal};
 use bicorn_wire::{
     BodyDecoder, BodyStep, Framing, Head, HeadParser, Progress, ProxyStep, Refusal, RefusalKind,
@@ -91,6 +94,8 @@ pub struct Conn {
     /// Bytes that the transport held when its patience was last looked at.
     unsent: Cell<usize>,
     deadline_ms: Cell<u64>,
+    /// When its last answer had left; 0 before the first.
+    freed_ns: Cell<u64>,
     /// The protocol's method that goes on reading requests.
     resume: RefCell<Option<Py<PyAny>>>,
 }
@@ -119,6 +124,7 @@ impl Conn {
             resume_due: Cell::new(false),
             unsent: Cell::new(0),
             deadline_ms: Cell::new(NEVER),
+            freed_ns: Cell::new(0),
             resume: RefCell::new(None),
         })
     }
@@ -478,8 +484,8 @@ impl Conn {
         head_bytes: usize,
         bytes: &[u8],
     ) -> Read {
-        if self.shared.is_crowded() {
-            return self.turn_away(py, terms);
+        if let Some(over) = self.dismissed(py, terms) {
+            return over;
         }
         self.phase.set(Phase::Busy);
         self.deadline_ms.set(NEVER);
@@ -504,6 +510,20 @@ impl Conn {
         Read::Begun(consumed)
     }
 
+    /// Ends the connection if its request has come too late, or on top of too many.
+    #[inline]
+    fn dismissed(self: &Rc<Self>, py: Python<'_>, terms: Terms) -> Option<Read> {
+        let mut turn = self.judge(0);
+        if turn == Turn::Run && self.shared.is_crowded() {
+            turn = Turn::Refuse(RefusalKind::TooManyAtOnce);
+        }
+        if turn == Turn::Run {
+            return None;
+        }
+        self.dismiss(py, turn, terms);
+        Some(Read::Over)
+    }
+
     /// Begins a request for a WebSocket. Until the application has accepted, it is one like any other.
     fn begin_websocket(
         self: &Rc<Self>,
@@ -514,8 +534,8 @@ impl Conn {
         handshake: Handshake,
         head_bytes: usize,
     ) -> Read {
-        if self.shared.is_crowded() {
-            return self.turn_away(py, terms);
+        if let Some(over) = self.dismissed(py, terms) {
+            return over;
         }
         let opened = turn_scope(py, scope, &handshake)
             .and_then(|()| self.shared.handles(py))
@@ -788,6 +808,7 @@ impl Conn {
     #[inline]
     fn idle(self: &Rc<Self>, py: Python<'_>) {
         self.phase.set(Phase::Idle);
+        self.freed_ns.set(self.shared.now_ns.get());
         self.patience(self.shared.idle_ms());
         if self.reading_paused.get() && self.input.borrow().len() <= self.shared.read_ahead {
             self.resume_reading(py);
@@ -867,16 +888,6 @@ impl Conn {
         }
     }
 
-    /// There are as many requests as there may be.
-    #[cold]
-    fn turn_away(self: &Rc<Self>, py: Python<'_>, terms: Terms) -> Read {
-        self.shared.row().request_refused(503);
-        self.send_error(py, 503, !terms.is_head);
-        self.shared.report(py, "request_turned_away", (&self.peer.client().remote_addr,));
-        self.linger(py);
-        Read::Over
-    }
-
     /// Sends an answer of the server's own that ends the connection.
     pub fn send_error(&self, py: Python<'_>, status: u16, with_body: bool) {
         let mut answer = Vec::new();
@@ -947,7 +958,13 @@ impl Conn {
         }
     }
 
-    fn close_idle(&self, py: Python<'_>) {
+    /// Whether it has had an answer, and nothing of another request has come.
+    pub fn is_idle(&self) -> bool {
+        self.phase.get() == Phase::Idle && self.freed_ns.get() != 0 && self.input.borrow().is_empty()
+    }
+
+    /// Closes it between two requests.
+    pub fn close_idle(&self, py: Python<'_>) {
         self.phase.set(Phase::Closing);
         self.patience(self.shared.timeouts.write_ms);
         self.out.tell(py, "close");
