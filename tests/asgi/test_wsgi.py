@@ -99,6 +99,16 @@ def test_a_connect_that_succeeds_says_no_length(serve: Serve) -> None:
         assert (answer.status, answer.header("Content-Length"), reader.read_to_close()) == (200, None, b"")
 
 
+def test_a_head_that_the_settings_refuse_is_answered_without_a_body(serve: Serve) -> None:
+    """RFC 9110, 9.3.2."""
+    head, _, body = (
+        serve("framing:app", "-k", "asgi", "--header-map", "refuse")
+        .raw(b"HEAD / HTTP/1.1\r\nHost: a\r\nX_Y: z\r\n\r\n")
+        .partition(b"\r\n\r\n")
+    )
+    assert head.startswith(b"HTTP/1.1 400 ") and body == b""
+
+
 def test_bodies_stream_both_ways_in_threads(serve: Serve) -> None:
     server = serve("streaming:app", "-k", "asgi", "--threads", "2", files={"streaming.py": STREAMING})
     data = bytes(range(256)) * 8192

@@ -31,6 +31,14 @@ def test_head_is_answered_without_a_body(server: Server, query: str) -> None:
     assert ("Content-Length: 5" in head) == ("length" in query)
 
 
+def test_a_head_that_the_settings_refuse_is_answered_without_a_body(serve: Serve) -> None:
+    """What the parser refuses is in the corpus. RFC 9110, 9.3.2."""
+    server = serve("framing:app", "--header-map", "refuse")
+    for method, has_body in [("HEAD", False), ("GET", True)]:
+        head, body = raw(server, f"{method} / HTTP/1.1\r\nHost: a\r\nX_Y: z\r\n\r\n")
+        assert head.startswith("HTTP/1.1 400 ") and bool(body) == has_body
+
+
 @pytest.mark.parametrize("query", ["", "&length=5", "&stream=1", "&bytes=0", "&blocks=0"])
 @pytest.mark.parametrize("status", [204, 304])
 def test_a_status_without_a_body_keeps_the_connection(server: Server, status: int, query: str) -> None:

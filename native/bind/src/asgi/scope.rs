@@ -28,6 +28,13 @@ pub enum ScopeError {
     Python(PyErr),
 }
 
+impl ScopeError {
+    /// The same, of a request with this method.
+    pub fn of(self, method: &[u8]) -> Self {
+        if let Self::Refused(refusal) = self { Self::Refused(refusal.of(method)) } else { self }
+    }
+}
+
 impl From<PyErr> for ScopeError {
     fn from(error: PyErr) -> Self {
         Self::Python(error)
