@@ -393,7 +393,7 @@ impl Wsgi {
     #[cold]
     fn unopened(&self, py: Python<'_>, job: &mut Job<Front>, why: EnvironError) -> Outcome {
         match why {
-            EnvironError::Refused(refusal) => return Outcome::Refused(refusal),
+            EnvironError::Refused(refusal) => return Outcome::Refused(job.request.refused(refusal.kind)),
             EnvironError::Misplaced(text) => self.report(py, "request_misplaced", (text,)),
             EnvironError::Python(error) => {
                 self.report(py, "application_failed", (exception(py, &error), py.None(), false));

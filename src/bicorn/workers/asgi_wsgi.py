@@ -15,8 +15,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
-from bicorn._core import Deadline
+from bicorn._core import Deadline, FileWrapper
 from bicorn.workers.gateway import SERVER_SOFTWARE, ErrorStream
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class WsgiInAsgi:
             "wsgi.run_once": False,
             "wsgi.errors": ErrorStream(cfg.errorlog),
             "wsgi.input_terminated": True,
+            "wsgi.file_wrapper": FileWrapper,
             "SERVER_SOFTWARE": SERVER_SOFTWARE,
             "bicorn.deadline": Deadline(watched=False),  # A thread of the pool may take its time.
         }
@@ -62,7 +64,12 @@ class WsgiInAsgi:
             raise RuntimeError(f"a WSGI application cannot serve {scope['type']}")
         loop = asyncio.get_running_loop()
         call = _Call(loop, receive, send, time.monotonic())
-        environ = {**self._constant, **environ_of(scope, self._script_name), "wsgi.input": io.BufferedReader(call.body)}
+        environ = {
+            **self._constant,
+            **environ_of(scope, self._script_name),
+            "wsgi.input": io.BufferedReader(call.body),
+            "wsgi.early_hints": call.early_hints,
+        }
         await loop.run_in_executor(self._pool, call.run, self._app, environ)
 
 
@@ -109,9 +116,15 @@ class _Call:
 
     def run(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
         """Call the application and send what it gives."""
-        waited_s = time.monotonic() - self._queued_at
-        if waited_s > ASK_AFTER_S and not asyncio.run_coroutine_threadsafe(self._is_wanted(), self._loop).result():
-            return
+        try:
+            waited_s = time.monotonic() - self._queued_at
+            if waited_s <= ASK_AFTER_S or asyncio.run_coroutine_threadsafe(self._is_wanted(), self._loop).result():
+                self._answer(app, environ)
+        except StopIteration as error:
+            # No Future takes this one as its exception: the client would wait for ever.
+            raise RuntimeError("the application raised StopIteration") from error
+
+    def _answer(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
         blocks = app(environ, self.start_response)
         try:
             if isinstance(blocks, (list, tuple)) and len(blocks) == 1:
@@ -149,6 +162,13 @@ class _Call:
         }
         return lambda block: self._send_block(block, more=True)
 
+    def early_hints(self, headers: Iterable[tuple[str, str]]) -> None:
+        """`wsgi.early_hints`: the links among these fields go ahead of the response (RFC 8297)."""
+        links = [value.encode("latin-1") for name, value in headers if name.lower() == "link"]
+        if links and not self._is_started:
+            hint: Message = {"type": "http.response.early_hint", "links": links}
+            asyncio.run_coroutine_threadsafe(self._send_all([hint]), self._loop).result()
+
     def _send_block(self, block: bytes, *, more: bool) -> None:
         messages: list[Message] = [{"type": "http.response.body", "body": block, "more_body": more}]
         if not self._is_started:
@@ -165,10 +185,11 @@ class _Call:
 
 def environ_of(scope: Message, script_name: str) -> dict[str, Any]:
     """The environ of PEP 3333 for an HTTP scope."""
-    path = scope["path"].encode("utf-8").decode("latin-1")
+    # Not scope["path"]: what is not UTF-8 in it is lost.
+    path = unquote_to_bytes(scope["raw_path"]).decode("latin-1")
     if script_name and (path == script_name or path.startswith(script_name + "/")):
         path = path[len(script_name) :]
-    host, port = scope["server"] or ("", None)
+    server_name, server_port = _server_of(scope)
     query = scope["query_string"].decode("latin-1")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope.get("method", "GET"),  # that of a WebSocket's handshake
@@ -177,8 +198,8 @@ def environ_of(scope: Message, script_name: str) -> dict[str, Any]:
         "QUERY_STRING": query,
         "RAW_URI": scope["raw_path"].decode("latin-1") + ("?" + query if query else ""),
         "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
-        "SERVER_NAME": host,
-        "SERVER_PORT": str(port if port is not None else ""),
+        "SERVER_NAME": server_name,
+        "SERVER_PORT": server_port,
         "wsgi.url_scheme": scope["scheme"],
         "REMOTE_ADDR": scope["client"][0] if scope["client"] else "",
     }
@@ -193,3 +214,17 @@ def environ_of(scope: Message, script_name: str) -> dict[str, Any]:
             text = environ[key] + ("; " if key == "HTTP_COOKIE" else ",") + text
         environ[key] = text
     return environ
+
+
+def _server_of(scope: Message) -> tuple[str, str]:
+    """SERVER_NAME and SERVER_PORT. On a unix socket only the client knows what the server is called."""
+    name, port = scope["server"] or ("", None)
+    if port is not None:
+        return name, str(port)
+    authority = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"host"), "")
+    if not authority:
+        return name, ""
+    host, colon, digits = authority.rpartition(":")
+    if not colon or "]" in digits:  # the colons of an IPv6 literal separate no port
+        host, digits = authority, ""
+    return host, digits or ("443" if scope["scheme"] == "https" else "80")

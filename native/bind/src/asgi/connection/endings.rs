@@ -96,7 +96,7 @@ impl Conn {
     }
 
     pub(super) fn tell_refusal(self: &Rc<Self>, py: Python<'_>, refusal: Refusal) {
-        self.send_error(py, refusal.status, true);
+        self.send_error(py, refusal.status, !refusal.to_head);
         self.shared.report(
             py,
             "request_refused",

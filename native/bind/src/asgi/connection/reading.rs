@@ -185,6 +185,7 @@ impl Conn {
                 .make(py, head, bytes, &self.peer, alone)
                 .and_then(|made| Ok((scopes.scope(py, &made, &self.peer)?, made.terms, made.line(bytes))))
         };
+        let made = made.map_err(|error| error.of(head.method.of(bytes)));
         let (framing, consumed) = (head.framing, head.len);
         self.continue_due.set(head.expects_continue);
         // What runs from here on may come back to this connection.

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use bicorn_wire::{LAST_CHUNK, ResponseFraming, push_chunk_head, response_framing};
+use bicorn_wire::{LAST_CHUNK, ResponseFraming, may_say_length, push_chunk_head, response_framing};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -215,8 +215,9 @@ impl State {
         self.keep_alive.set(terms.keep_alive && !closes && conn.may_go_on(&self.incoming));
         let shown = match framing {
             ResponseFraming::Length(length) => Some(length),
-            // HEAD and 304 may say what GET would; 204 must not (RFC 9110, 8.6).
-            ResponseFraming::Empty if self.status.get() != 204 => self.content_length.get(),
+            ResponseFraming::Empty if may_say_length(terms.method(), self.status.get()) => {
+                self.content_length.get()
+            }
             _ => None,
         };
         let mut head = self.head.borrow_mut();
