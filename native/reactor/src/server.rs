@@ -472,6 +472,7 @@ impl<A: Application> Server<A> {
                 return self.offer(token);
             }
             Stage::Serving(_) => {
+                connection.writable |= flags.contains(EventFlags::OUT);
                 connection.gone |= has_hung_up(flags);
                 return;
             }
