@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bicorn.app.application import Application
-from bicorn.app.interface import Interface, require_wsgi
+from bicorn.app.interface import Interface, interface_of, require_wsgi
 from bicorn.arbiter.arbiter import Arbiter
 from bicorn.arbiter.daemon import daemonize
 from bicorn.arbiter.promotion import is_upgrade
@@ -78,7 +78,8 @@ def _check(settings: Settings) -> int:
     load_logger_class(settings)(settings.replace(capture_output=False))
     try:
         application = app.wsgi()
-        if worker_class.INTERFACE is Interface.WSGI and settings.is_given("worker_class"):
+        is_asgi_welcome = not settings.is_given("worker_class") and interface_of(application) is Interface.ASGI
+        if worker_class.INTERFACE is Interface.WSGI and not is_asgi_welcome:
             require_wsgi(application, settings.app_uri or "", settings.worker_class_str)
     except AppImportError as error:
         print(f"bicorn: error while loading the application:\n{error}", file=sys.stderr, flush=True)
