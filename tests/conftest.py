@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from harness.gate import Gate
 from harness.server import Serve
 
 
@@ -19,3 +20,13 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     starter = Serve(tmp_path)
     yield starter
     starter.close()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """A gate for an application that waits in the middle of a request."""
+    directory = tmp_path / "gate"
+    directory.mkdir()
+    made = Gate(directory)
+    yield made
+    made.close()

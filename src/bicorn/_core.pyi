@@ -14,6 +14,7 @@ __all__ = [
     "FileWrapper",
     "GreenJob",
     "GreenLoop",
+    "Handover",
     "Scoreboard",
     "Slot",
     "SyncLoop",
@@ -98,11 +99,17 @@ class AsgiServer:
         options: Mapping[str, Any],  # Any: values of settings.
         access: AccessLog | None = None,
     ) -> Self: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # Any: takes none; gives an asyncio.Protocol by its methods.
-        """Give the protocol of a new connection."""
+    def protocol(self, listener: int, served: bool) -> Any:  # Any: an asyncio.Protocol by its methods.
+        """Give the protocol of a connection; `served`: another worker has answered a request on it."""
+
+    def give_idle_away(self, queue: Handover) -> None:
+        """Put the connections that are between two requests into the queue, as far as it takes them."""
 
     def tick(self) -> None:
         """Look at every connection's patience; to be called every now and then."""
+
+    def close_idle(self, most: int) -> None:
+        """Close up to so many connections that wait for their next request, for their descriptors."""
 
     def drain(self) -> None:
         """End connections as they become idle; call worker.drained() when none and no application is left."""
@@ -120,9 +127,10 @@ class AsgiServer:
 
 @final
 class Deadline:
-    """`bicorn.deadline`: when the request that the calling thread runs has to be done."""
+    """`bicorn.deadline`: when the request that the calling thread runs has to be done; never unless `watched`."""
 
-    def __new__(cls) -> Self: ...
+    def __new__(cls, watched: bool = True) -> Self: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[bool]]: ...
     @property
     def at(self) -> float | None:
         """When `timeout` is over for it, in seconds of time.monotonic(); None if it never is."""

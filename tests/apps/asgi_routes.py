@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import json
 import os
 import sys
@@ -41,7 +42,7 @@ def body(data: bytes = b"", *, more: bool = False) -> Message:
 async def answer(send: Send, value: object) -> None:
     """Send a value as JSON."""
     await send(start(200, (b"content-type", b"application/json")))
-    await send(body(json.dumps(value).encode()))
+    await send(body(json.dumps(value, default=repr).encode()))
 
 
 async def read(receive: Receive) -> bytes:
@@ -375,6 +376,13 @@ async def memory(scope: Message, receive: Receive, send: Send) -> None:
         await answer(send, int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
 
 
+async def deadline(scope: Message, receive: Receive, send: Send) -> None:
+    """What the deadline says: here, of a copy, and in another thread."""
+    own, copied = scope["bicorn.deadline"], copy.deepcopy(scope["bicorn.deadline"])
+    own.extend(5)
+    await answer(send, [own, own.at, copied.at, await asyncio.to_thread(own.remaining)])
+
+
 async def shared(scope: Message, receive: Receive, send: Send) -> None:
     """Write into whatever a careless application writes into."""
     before = [len(scope["headers"]), scope["state"].get("mark"), scope.get("extra")]
@@ -390,6 +398,6 @@ ROUTES: dict[str, Callable[[Message, Receive, Send], Awaitable[None]]] = {
         hello, scope, echo, mirror, ignore, stream, status, length, bad_header, raise_early, raise_started,
         raise_late, nothing, out_of_order, show_events, after_end, wait_for_disconnect, stubborn, endless,
         background, release, held, block, tasks, timeouts, cancel_itself, leave, hints, trailers, pathsend,
-        zerocopysend, buffers, slow_reader, memory, shared,
+        zerocopysend, buffers, slow_reader, memory, deadline, shared,
     )
 }  # fmt: skip

@@ -9,7 +9,8 @@ from typing import Any
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Answer `blocks` times `bytes` bytes, as a list, or as an iterator with stream=1."""
-    query = urllib.parse.parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+    # CONNECT has no query: it comes in a field.
+    query = urllib.parse.parse_qs(environ["QUERY_STRING"] or environ.get("HTTP_X_QUERY", ""), keep_blank_values=True)
 
     def number(name: str, default: int) -> int:
         return int(query.get(name, [str(default)])[0])

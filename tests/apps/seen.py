@@ -17,6 +17,6 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     fields = [("Content-Type", "application/json")]
     if environ["REQUEST_METHOD"] in ("HEAD", "CONNECT"):
         start_response("200 OK", [*fields, ("X-Seen", text)])
-        return []
+        return [text.encode()]  # It has to be left out by the server.
     start_response("200 OK", fields)
     return [text.encode()]

@@ -27,8 +27,7 @@ async def app(
     text = json.dumps(seen).encode()
     headers = [(b"content-type", b"application/json")]
     if scope["method"] in ("HEAD", "CONNECT"):
-        headers.append((b"x-seen", text))
-        text = b""
+        headers.append((b"x-seen", text))  # The body has to be left out by the server.
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": text})
 

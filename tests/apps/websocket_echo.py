@@ -35,6 +35,7 @@ async def scope_text(scope: Message, receive: Any, send: Any) -> None:
     """Say what the scope holds."""
     await send({"type": "websocket.accept"})
     shown = {key: value for key, value in scope.items() if key not in ("headers", "state", "client", "server", "asgi")}
+    shown["bicorn.deadline"] = repr(shown["bicorn.deadline"])
     await send({"type": "websocket.send", "text": repr(sorted(shown.items(), key=lambda item: item[0]))})
     await send({"type": "websocket.close", "code": 1000})
 

@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from harness.server import DEADLINE_S, Output, Serve, Server
-
-#: The loops that the worker runs on; whatever is about tasks and transports is tested on both.
-LOOPS = ("uvloop", "asyncio")
+from workers.classes import LOOPS
 
 Connect = Callable[[Server], socket.socket]
 

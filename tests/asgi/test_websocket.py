@@ -132,6 +132,7 @@ def test_the_scope_is_that_of_a_websocket(server: Server) -> None:
         "query_string": b"a=b",
         "root_path": "",
         "subprotocols": ["x", "y"],
+        "bicorn.deadline": "<Deadline: never>",
     }
 
 

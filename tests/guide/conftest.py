@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from guide.commands import Guide, Project
-from harness.gate import Gate
 from harness.server import DEADLINE_S
 
 PROJECTS = Path(__file__).parent / "projects"
@@ -69,15 +68,5 @@ def guide(request: pytest.FixtureRequest, adopted: Path) -> Iterator[Guide]:
     # The real Gunicorn stands in the environment of the tests: the adopted one has to be found first.
     path = os.pathsep.join([str(adopted), str(BIN), os.environ["PATH"]])
     made = Guide(project, command, path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """Holds the requests to /slow until the test lets them go on."""
-    directory = tmp_path / "gate"
-    directory.mkdir()
-    made = Gate(directory)
     yield made
     made.close()

@@ -69,6 +69,7 @@ class CorpusFile:
     closes: bool
     pending: bool
     status: int | None
+    to_head: bool
 
     @property
     def is_rejected(self) -> bool:
@@ -103,6 +104,7 @@ def _read(path: Path) -> CorpusFile:
         closes=whole["closes"],
         pending=whole.get("pending", False),
         status=whole.get("status"),
+        to_head=whole.get("to_head", False),
     )
 
 

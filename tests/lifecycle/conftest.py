@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from harness.gate import Gate
 from harness.server import Serve, Server
 
 WORKER_CLASSES = ("sync", "plain_worker.PlainWorker")
@@ -33,13 +31,3 @@ def _start(
 def lossless(request: pytest.FixtureRequest, serve: Serve) -> Callable[..., Server]:
     """Start Bicorn with one of the worker classes that lose nothing, and a log that says when workers are ready."""
     return functools.partial(_start, serve, request.param, log_level="debug")
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """A gate for the application `gated`."""
-    directory = tmp_path / "gate"
-    directory.mkdir()
-    made = Gate(directory)
-    yield made
-    made.close()

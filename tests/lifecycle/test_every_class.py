@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from pathlib import Path
 
 import pytest
 
+from harness.gate import Gate
 from harness.load import load
-from harness.server import Serve
+from harness.server import Serve, wait_until
 
 CLASSES = ("gthread", "gevent", "eventlet", "tornado", "asgi")  # sync has the tests of its own beside this one
 WSGI = """
@@ -64,3 +67,33 @@ def test_a_template_and_a_warm_worker_lose_nothing(serve: Serve, worker_class: s
         traffic.wait_for(50)
     assert traffic.failures == []
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("worker_class", ["sync", *CLASSES])
+def test_what_waits_at_an_address_that_is_given_up_is_answered(serve: Serve, gate: Gate, worker_class: str) -> None:
+    app = "asgi_gated:app" if worker_class == "asgi" else "gated:app"
+    config = f"worker_class = '{worker_class}'\nbind = '%s'\n"
+    server = serve(app, "--log-level", "debug", config=config % "127.0.0.1:0", env=gate.env)
+    (old,) = server.wait_for_ready(1)
+    with server.connection() as (held, first), contextlib.ExitStack() as stack:
+        held.sendall(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_started()
+        waiting = [stack.enter_context(server.connection()) for _ in range(100)]  # more than one turn takes
+        for sock, _ in waiting:
+            sock.sendall(b"GET /free HTTP/1.1\r\nHost: a\r\n\r\n")
+        (server.directory / "server.conf.py").write_text(config % "unix:new.sock")
+        wakes = times_woken(old)
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("Reload done")
+        wait_until(lambda: times_woken(old) > wakes, "the signal that ends the old worker")
+        gate.release()
+        assert first.read_answer().body == b"done"
+        assert [reader.read_answer().body for _, reader in waiting] == [b"done"] * len(waiting)
+    server.wait_for_workers(1, without=[old])
+    assert server.get("/free", address=f"unix:{server.directory / 'new.sock'}").body == b"done"
+
+
+def times_woken(pid: int) -> int:
+    """How often the main thread of a process has gone to sleep: once more, when it was woken by a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])

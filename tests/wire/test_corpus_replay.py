@@ -64,7 +64,7 @@ def replay(server: Server, file: CorpusFile, pieces: list[bytes]) -> None:
         for expected in file.requests:
             check_answer(next_final(reader, expected), expected)
         if file.is_rejected:
-            check_refusal(next_final(reader, None), file)
+            check_refusal(next_final(reader, None, "HEAD" if file.to_head else "GET"), file)
         if not file.closes:
             assert sent_whole, "the server closed before the last byte"
             assert still_open(sock, reader), "closed although the connection may go on"
@@ -81,9 +81,10 @@ def send(sock: socket.socket, pieces: list[bytes]) -> bool:
     return True
 
 
-def next_final(reader: AnswerReader, expected: Expected | None) -> Answer:
+def next_final(reader: AnswerReader, expected: Expected | None, method: str = "GET") -> Answer:
     """The next answer that is not interim; a 100 comes only to those who asked."""
-    method = "HEAD" if expected is not None and expected.method in ("HEAD", "CONNECT") else "GET"
+    if expected is not None and expected.method in ("HEAD", "CONNECT"):
+        method = "HEAD"
     answer = reader.read_answer(method)
     while answer.status == 100:
         assert expected is None or expected.expects_continue

@@ -10,3 +10,5 @@ GREEN: Final = ("gevent", "eventlet")
 NATIVE: Final = ("sync", "gthread", *GREEN)
 #: Every class of Bicorn's; all of them serve WSGI applications, if some in a way of their own.
 ALL: Final = (*NATIVE, "tornado", "asgi")
+#: The loops that the asgi worker runs on; whatever is about tasks, transports and accepting is tested on both.
+LOOPS: Final = ("uvloop", "asyncio")

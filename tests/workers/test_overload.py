@@ -16,7 +16,7 @@ GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 Start = Callable[..., Server]
 
 
-@pytest.fixture(params=["sync", "gthread"])
+@pytest.fixture(params=["sync", "gthread", "asgi"])
 def start(request: pytest.FixtureRequest, serve: Serve, gate: Gate) -> Start:
     """Start a worker that runs one request at a time."""
 
@@ -122,7 +122,7 @@ def test_more_than_limit_concurrency_are_sent_away_at_once(serve: Serve, gate: G
 # -- deadlines -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("worker_class", NATIVE)
+@pytest.mark.parametrize("worker_class", [*NATIVE, "asgi"])
 def test_the_deadline_of_a_request_is_in_the_environ(serve: Serve, worker_class: str) -> None:
     server = serve("threaded:app", "-k", worker_class)
     watched = worker_class in ("sync", "gthread")
@@ -160,6 +160,7 @@ def app(environ, start_response):
 """
 
 
+@pytest.mark.parametrize("start", ["sync", "gthread"], indirect=True)
 def test_garbage_is_collected_between_requests(start: Start) -> None:
     server = start("--gc-out-of-band", "5", app="cycles:app", files={"cycles.py": CYCLES})
     with server.connection() as (sock, reader):

@@ -31,6 +31,14 @@ def test_head_is_answered_without_a_body(server: Server, query: str) -> None:
     assert ("Content-Length: 5" in head) == ("length" in query)
 
 
+def test_a_head_that_the_settings_refuse_is_answered_without_a_body(serve: Serve) -> None:
+    """What the parser refuses is in the corpus. RFC 9110, 9.3.2."""
+    server = serve("framing:app", "--header-map", "refuse")
+    for method, has_body in [("HEAD", False), ("GET", True)]:
+        head, body = raw(server, f"{method} / HTTP/1.1\r\nHost: a\r\nX_Y: z\r\n\r\n")
+        assert head.startswith("HTTP/1.1 400 ") and bool(body) == has_body
+
+
 @pytest.mark.parametrize("query", ["", "&length=5", "&stream=1", "&bytes=0", "&blocks=0"])
 @pytest.mark.parametrize("status", [204, 304])
 def test_a_status_without_a_body_keeps_the_connection(server: Server, status: int, query: str) -> None:
@@ -42,6 +50,31 @@ def test_a_status_without_a_body_keeps_the_connection(server: Server, status: in
             assert answer.header("Connection") == "keep-alive"
             assert answer.header("Content-Length") == ("5" if status == 304 and "length" in query else None)
         assert reader.pending == b""
+
+
+@pytest.mark.parametrize("status", [100, 102, 103, 199])
+def test_a_status_that_ends_no_request_is_refused(server: Server, status: int) -> None:
+    """Else the client took the answer to its next request for the answer to this one (RFC 9110, 15.2)."""
+    head, _ = raw(server, KEEP.format(f"/?status={status}") * 2)
+    assert head.startswith("HTTP/1.1 500 ") and "Connection: close" in head
+    server.wait_for_log(f"invalid status {status}: it ends no request")
+
+
+def test_nothing_follows_a_switch_of_protocols(server: Server) -> None:
+    head, body = raw(server, KEEP.format("/?status=101&length=5&field=Connection:upgrade&field=Upgrade:websocket") * 2)
+    assert head.startswith("HTTP/1.1 101 ") and "Connection: upgrade" in head
+    assert "Content-Length" not in head and body == b""
+
+
+@pytest.mark.parametrize(("status", "length"), [(200, None), (299, None), (407, "5")])
+def test_a_connect_that_succeeds_says_nothing_of_framing(server: Server, status: int, length: str | None) -> None:
+    """RFC 9110, 9.3.6."""
+    with server.connection() as (sock, reader):
+        sock.sendall(f"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nX-Query: status={status}&length=5\r\n\r\n".encode())
+        answer = reader.read_answer("HEAD" if status < 300 else "CONNECT")
+        assert (answer.status, answer.header("Content-Length")) == (status, length)
+        assert (answer.header("Connection"), answer.header("Transfer-Encoding")) == ("close", None)
+        assert reader.read_to_close() == b""
 
 
 @pytest.mark.parametrize("stream", ["", "&stream=1"])
@@ -113,6 +146,15 @@ def test_early_hints_come_before_the_answer(server: Server) -> None:
         first, second, last = (reader.read_answer() for _ in range(3))
     assert (first.status, first.header("Link"), second.header("Link")) == (103, "one", "two")
     assert (last.status, last.body, last.header("Link")) == (200, b"xxxxx", None)
+
+
+@pytest.mark.parametrize("field", ["Content-Length:5", "Transfer-Encoding:chunked", "Connection:close"])
+def test_an_early_hint_says_nothing_of_framing(server: Server, field: str) -> None:
+    """RFC 9110, 8.6 and 15.2; RFC 9112, 6.1."""
+    with server.connection() as (sock, reader):
+        sock.sendall(KEEP.format(f"/?hint={field}").encode())
+        hint, answer = reader.read_answer(), reader.read_answer()
+    assert (hint.status, hint.headers, answer.body) == (103, (), b"xxxxx")
 
 
 def test_early_hints_are_nothing_to_http_1_0(server: Server) -> None:

@@ -1,4 +1,4 @@
-//! `bicorn.deadline` in the environ: when a request has to be done, and more time for it.
+//! `bicorn.deadline` in the environ and the scope: when a request has to be done, and more time for it.
 //!
 //! Owns       the way from a thread to the patience with the request that it runs.
 //! Never      costs a request that does not use it anything: there is one object for all requests, and it
@@ -12,6 +12,7 @@ use std::time::Duration;
 use bicorn_reactor::clock::monotonic_ns;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
 use crate::scoreboard::Slot;
 
@@ -30,7 +31,7 @@ pub enum Patience {
     Heartbeat(Slot, Duration),
     /// The worker's main thread.
     Watch(Arc<Due>),
-    /// Nobody: greenlets may take their time.
+    /// Nobody: greenlets and the requests of an event loop may take their time.
     Endless,
 }
 
@@ -67,26 +68,36 @@ pub fn watch_thread(patience: Patience) {
     HERE.set(Some(patience));
 }
 
-/// The deadline of the request that the calling thread runs.
+/// The deadline of the request that the calling thread runs; where requests are not watched, of any.
 #[pyclass(frozen, module = "bicorn._core")]
-pub struct Deadline;
+pub struct Deadline {
+    /// Whether the threads that run requests are under somebody's patience. An asgi worker's are not, so there
+    /// any thread or task that a request is passed on to may ask.
+    watched: bool,
+}
 
 #[pymethods]
 impl Deadline {
     #[new]
-    fn new() -> Self {
-        Self
+    #[pyo3(signature = (watched=true))]
+    fn new(watched: bool) -> Self {
+        Self { watched }
+    }
+
+    /// A scope may be copied, however deep, and sent to other processes.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (bool,)) {
+        (slf.get_type(), (slf.get().watched,))
     }
 
     /// When `timeout` is over for this request, in seconds of `time.monotonic()`; None if it never is.
     #[getter]
     fn at(&self) -> PyResult<Option<f64>> {
-        Ok(patience()?.ends_ns().map(|ends_ns| ends_ns as f64 / 1e9))
+        Ok(self.patience()?.ends_ns().map(|ends_ns| ends_ns as f64 / 1e9))
     }
 
     /// Seconds that are left, less than 0 if it is too late; None if there is no end.
     fn remaining(&self) -> PyResult<Option<f64>> {
-        let ends_ns = patience()?.ends_ns();
+        let ends_ns = self.patience()?.ends_ns();
         Ok(ends_ns.map(|ends_ns| (ends_ns as f64 - monotonic_ns() as f64) / 1e9))
     }
 
@@ -95,7 +106,7 @@ impl Deadline {
         if !(0.0..=EXTENSION_S_MAX).contains(&seconds) {
             return Err(PyValueError::new_err("a deadline is extended by seconds, 0 or more of them"));
         }
-        let patience = patience()?;
+        let patience = self.patience()?;
         if patience.ends_ns().is_some() {
             patience.extend(Duration::from_secs_f64(seconds));
         }
@@ -111,10 +122,15 @@ impl Deadline {
     }
 }
 
-fn patience() -> PyResult<Patience> {
-    HERE.with_borrow(Clone::clone).ok_or_else(|| {
-        PyRuntimeError::new_err(
-            "bicorn.deadline must be used in the thread that the application was called in",
-        )
-    })
+impl Deadline {
+    fn patience(&self) -> PyResult<Patience> {
+        if !self.watched {
+            return Ok(Patience::Endless);
+        }
+        HERE.with_borrow(Clone::clone).ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "bicorn.deadline must be used in the thread that the application was called in",
+            )
+        })
+    }
 }

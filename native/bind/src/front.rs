@@ -70,7 +70,7 @@ impl Application for Front {
     }
 
     fn refuse(&mut self, refusal: &Refusal, peer: &mut Box<Peer>, outbox: &mut Outbox<Chunk>) {
-        push_error(outbox, refusal.status, self.wsgi.server(), self.date.now(), true);
+        push_error(outbox, refusal.status, self.wsgi.server(), self.date.now(), !refusal.to_head);
         Python::attach(|py| match refusal.kind {
             RefusalKind::WaitedTooLong | RefusalKind::TooManyAtOnce => {
                 self.wsgi.report(py, "request_turned_away", (peer.address_text(), refusal.kind.text()));

@@ -10,12 +10,12 @@ use std::fs::File;
 use std::sync::Arc;
 
 use bicorn_reactor::Outbox;
-use bicorn_wire::{LAST_CHUNK, ResponseFraming, Version, push_chunk_head, response_framing};
+use bicorn_wire::{LAST_CHUNK, ResponseFraming, Version, may_say_length, push_chunk_head, response_framing};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::chunk::Chunk;
-use crate::response_head::ResponseHead;
+use crate::response_head::{ResponseHead, SWITCHING_PROTOCOLS};
 
 /// What the request decides about its response.
 #[derive(Clone, Debug)]
@@ -109,13 +109,16 @@ impl Response {
     pub fn send_head(&mut self, outbox: &mut Outbox<Chunk>, body_bytes: Option<u64>) {
         let length = self.head.content_length.or(body_bytes);
         self.framing = response_framing(&self.terms.method, self.terms.version, self.status, length);
-        let closes = self.head.close_wanted || self.framing == ResponseFraming::UntilClose;
+        let closes = self.head.close_wanted
+            || self.framing == ResponseFraming::UntilClose
+            || self.status == SWITCHING_PROTOCOLS;
         self.keep_alive = self.terms.keep_alive && !closes && !self.head.upgrade_wanted;
         self.head_sent = true;
         let shown = match self.framing {
             ResponseFraming::Length(length) => Some(length),
-            // HEAD and 304 may say what GET would; 1xx and 204 must not (RFC 9110, 8.6).
-            ResponseFraming::Empty if self.status >= 200 && self.status != 204 => self.head.content_length,
+            ResponseFraming::Empty if may_say_length(&self.terms.method, self.status) => {
+                self.head.content_length
+            }
             _ => None,
         };
         outbox.push_with(|out| {

@@ -12,6 +12,9 @@ use pyo3::types::{PyBytes, PyList, PySequence, PyString, PyTuple};
 use crate::said::{Again, Said};
 use crate::text::latin1_bytes;
 
+/// The only 1xx status that a response may end with: what follows is another protocol's.
+pub const SWITCHING_PROTOCOLS: u16 = 101;
+
 /// Status line and fields.
 pub struct ResponseHead {
     /// The whole `Server: …\r\n` line, or nothing.
@@ -165,6 +168,10 @@ impl ResponseHead {
         if !bicorn_wire::is_reason(&text[3..]) {
             return Err(invalid_status(status));
         }
+        // The client would take the answer to its next request for the answer to this one (RFC 9110, 15.2).
+        if code < 200 && code != SWITCHING_PROTOCOLS {
+            return Err(PyValueError::new_err(format!("invalid status {code}: it ends no request")));
+        }
         self.begin(code, text);
         Ok(())
     }
@@ -315,6 +322,10 @@ pub fn early_hint(headers: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
         if !bicorn_wire::is_token(&name) || !bicorn_wire::is_field_value(&value) {
             let name = String::from_utf8_lossy(&name).into_owned();
             return Err(PyValueError::new_err(format!("invalid early hint {name:?}")));
+        }
+        // A 1xx is framed by its status alone, and must not say otherwise (RFC 9110, 8.6; RFC 9112, 6.1).
+        if bicorn_wire::is_hop_by_hop(&name) || is(&name, b"content-length") {
+            continue;
         }
         push_field(&mut hint, &name, value.trim_ascii());
     }

@@ -179,8 +179,9 @@ fn issue<A: Application>(
     mut job: Box<Job<A>>,
 ) -> Result<(), Verdict> {
     if core.concurrency >= core.concurrency_max {
+        let refusal = job.request.refused(RefusalKind::TooManyAtOnce);
         core.keep_job(job);
-        return Err(refuse(connection, core, &RefusalKind::TooManyAtOnce.into()));
+        return Err(refuse(connection, core, &refusal));
     }
     core.concurrency += 1;
     core.calls += 1;

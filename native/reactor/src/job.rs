@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use bicorn_wire::{Head, Refusal};
+use bicorn_wire::{Head, Refusal, RefusalKind};
 use rustix::io::Errno;
 
 use crate::application::{Application, Handler, Outcome};
@@ -32,6 +32,13 @@ pub struct Request {
     pub body: RequestBody,
     /// Whether the connection may serve another request as far as the server is concerned.
     pub may_keep_alive: bool,
+}
+
+impl Request {
+    /// Why this request is not answered by the application.
+    pub fn refused(&self, kind: RefusalKind) -> Refusal {
+        Refusal::from(kind).of(self.head.method.of(&self.bytes))
+    }
 }
 
 /// What is to be done.

@@ -298,7 +298,7 @@ impl<A: Application> Server<A> {
         if let Turn::Refuse(kind) = turn
             && let Some(connection) = self.connections.get_mut(token.key as usize)
         {
-            job.fate = Fate::Refused(kind.into());
+            job.fate = Fate::Refused(job.request.refused(kind));
             let verdict = exchange::complete(connection, &mut self.core, &mut job);
             self.settle(token, verdict);
         } else {

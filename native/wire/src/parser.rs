@@ -67,7 +67,14 @@ impl HeadParser {
     /// Goes on with `buf`, which starts where it did in the last call and may have more bytes.
     #[inline]
     pub fn parse(&mut self, buf: &[u8], rules: &Rules, head: &mut Head) -> Result<Progress, Refusal> {
-        Ok(self.advance(buf, rules, head)?)
+        self.advance(buf, rules, head).map_err(|kind| self.refused(kind, buf, head))
+    }
+
+    #[cold]
+    fn refused(&self, kind: RefusalKind, buf: &[u8], head: &Head) -> Refusal {
+        // Before the request line the head is still the one of the request before.
+        let method = if self.stage == Stage::Start { b"" } else { head.method.of(buf) };
+        Refusal::from(kind).of(method)
     }
 
     fn advance(&mut self, buf: &[u8], rules: &Rules, head: &mut Head) -> Result<Progress, RefusalKind> {
@@ -226,6 +233,25 @@ pub(crate) mod tests {
 
     pub(crate) fn refuse(bytes: &[u8]) -> RefusalKind {
         parse_with(bytes, &Rules::default()).expect_err("a refusal").kind
+    }
+
+    #[test]
+    fn a_refusal_knows_whether_it_answers_a_head() {
+        for (request, to_head) in [
+            (&b"HEAD / HTTP/1.1\r\n\r\n"[..], true),
+            (b"HEAD / HTTP/1.1\r\nA b\r\n", true),
+            (b"HEAD x HTTP/1.1\r\n", true),
+            (b"HEAD / HTTP/3\r\n", true),
+            (b"GET / HTTP/1.1\r\n\r\n", false),
+            (b"\0", false),
+        ] {
+            let mut head = Head::default();
+            let mut parser = HeadParser::new();
+            parser.parse(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", &Rules::default(), &mut head).unwrap();
+            parser.reset();
+            let refusal = parser.parse(request, &Rules::default(), &mut head).unwrap_err();
+            assert_eq!(refusal.to_head, to_head, "{request:?}");
+        }
     }
 
     pub(crate) fn lenient(change: impl FnOnce(&mut Leniency)) -> Rules {

@@ -10,11 +10,21 @@ pub struct Refusal {
     pub status: u16,
     /// Which rule was broken.
     pub kind: RefusalKind,
+    /// The request was a HEAD, as far as it could be read: the answer has no body (RFC 9110, 9.3.2).
+    pub to_head: bool,
+}
+
+impl Refusal {
+    /// The same, of a request with this method.
+    #[must_use]
+    pub fn of(self, method: &[u8]) -> Self {
+        Self { to_head: method == b"HEAD", ..self }
+    }
 }
 
 impl From<RefusalKind> for Refusal {
     fn from(kind: RefusalKind) -> Self {
-        Self { status: kind.status(), kind }
+        Self { status: kind.status(), kind, to_head: false }
     }
 }
 

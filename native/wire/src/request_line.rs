@@ -21,6 +21,7 @@ pub(crate) fn parse_request_line(
 ) -> Result<(), RefusalKind> {
     let line = &buf[start..end];
     let method_len = measure_method(line, leniency)?;
+    head.method = Span::new(start, start + method_len);
     let target_start = method_len + 1;
     let rest = &line[target_start..];
     let target_len = rest.len().saturating_sub(VERSION_TAIL);
@@ -30,7 +31,6 @@ pub(crate) fn parse_request_line(
         b" HTTP/1.0" => Version::Http10,
         _ => parse_other_version(rest, leniency)?,
     };
-    head.method = Span::new(start, start + method_len);
     head.target = Span::new(start + target_start, start + target_end);
     let method = kind_of(&line[..method_len], leniency);
     let target = parse_target(buf, head.target, method)?;

@@ -37,8 +37,7 @@ pub fn response_framing(
     status: u16,
     content_length: Option<u64>,
 ) -> ResponseFraming {
-    let is_tunnel = method == b"CONNECT" && (200..300).contains(&status);
-    if method == b"HEAD" || is_tunnel || matches!(status, 100..=199 | 204 | 304) {
+    if method == b"HEAD" || is_tunnel(method, status) || matches!(status, 100..=199 | 204 | 304) {
         return ResponseFraming::Empty;
     }
     match content_length {
@@ -46,6 +45,16 @@ pub fn response_framing(
         None if version.is_http11() => ResponseFraming::Chunked,
         None => ResponseFraming::UntilClose,
     }
+}
+
+/// May a response without a body say how long its body would be (RFC 9110, 8.6)? HEAD and 304 may tell what
+/// GET would get. 1xx, 204 and the 2xx that makes a tunnel of CONNECT must not.
+pub fn may_say_length(method: &[u8], status: u16) -> bool {
+    !is_tunnel(method, status) && !matches!(status, 100..=199 | 204)
+}
+
+fn is_tunnel(method: &[u8], status: u16) -> bool {
+    method == b"CONNECT" && (200..300).contains(&status)
 }
 
 /// When a client may try again that was sent away because the server has too much to do.
@@ -214,6 +223,20 @@ mod tests {
             (b"CONNECT", Version::Http11, 403, Some(1), Length(1)),
         ] {
             assert_eq!(response_framing(method, version, status, length), expected, "{method:?} {status}");
+        }
+    }
+
+    #[test]
+    fn a_length_without_a_body_is_said_only_where_it_means_the_body_of_get() {
+        for (method, status, expected) in [
+            (&b"HEAD"[..], 200, true),
+            (b"GET", 304, true),
+            (b"CONNECT", 404, true),
+            (b"HEAD", 204, false),
+            (b"GET", 101, false),
+            (b"CONNECT", 200, false),
+        ] {
+            assert_eq!(may_say_length(method, status), expected, "{method:?} {status}");
         }
     }
 

@@ -6,7 +6,7 @@ mod expectation;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bicorn_wire::RefusalKind;
+use bicorn_wire::{Refusal, RefusalKind};
 use exchange::{Outcome, Standing, exchange};
 use expectation::Expectation;
 
@@ -64,7 +64,8 @@ fn every_rejected_file_is_refused_as_expected_at_every_split() {
     for (path, bytes, expectation) in cases("reject") {
         let name = path.display();
         let kind = expectation.kind.as_deref().and_then(kind_named);
-        let refusal = kind.unwrap_or_else(|| panic!("{name}: no such kind {:?}", expectation.kind)).into();
+        let kind = kind.unwrap_or_else(|| panic!("{name}: no such kind {:?}", expectation.kind));
+        let refusal = Refusal { to_head: expectation.to_head, ..kind.into() };
         let standing = match expectation.refused.as_deref() {
             Some("head") => Standing::RefusedHead(refusal),
             Some("body") => Standing::RefusedBody(refusal),

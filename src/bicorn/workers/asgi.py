@@ -1,6 +1,6 @@
 """The `asgi` worker: an event loop of asyncio or uvloop, with connections and requests handled natively.
 
-Owns       the loop, the listening servers on it, the worker's signals and its ticker.
+Owns       the loop, when it listens, the worker's signals and its ticker.
 Never      touches a request: bicorn._core does, and tells what is worth telling.
 Invariant  READY is said when the lifespan has started and every listener accepts; nothing that is held when the
            worker is told to stop is lost before graceful_timeout.
@@ -9,37 +9,33 @@ Invariant  READY is said when the lifespan has started and every listener accept
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import inspect
 import logging
-import os
 import signal
-import socket
-import sys
 from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from bicorn._core import AccessLog, AsgiServer
+from bicorn._core import AccessLog, AsgiServer, Deadline
 from bicorn.app.interface import Interface, interface_of, is_called_twice
 from bicorn.observe.access import native_target
 from bicorn.observe.atoms import basic_auth_user
 from bicorn.workers.asgi_lifespan import AsgiApp, Lifespan
+from bicorn.workers.asgi_listening import Listening
 from bicorn.workers.asgi_loops import chosen_loop, new_event_loop
+from bicorn.workers.asgi_siblings import Siblings
 from bicorn.workers.asgi_wsgi import WsgiInAsgi, environ_of
 from bicorn.workers.base import Worker
 from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, WIRE_SETTINGS, Request, Response
+from bicorn.workers.incidents import Incidents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from bicorn.net.listener import Listener
+    pass
 
 #: How often the worker shows that its loop turns, and looks at the patience of its connections, in seconds. The
 #: shortest `timeout` is 1 s.
 TICK_S: Final = 0.5
-#: Connections that one worker of several takes in one turn of its loop: asyncio would take the whole queue.
-ACCEPTS_PER_TURN: Final = 8
+#: Idle connections that are closed to make room when descriptors have run out; as in the native loop.
+EVICTIONS: Final = 16
 #: How long applications may take to end after they were cancelled, in seconds.
 CANCEL_S: Final = 1.0
 
@@ -61,6 +57,7 @@ _PASSED_ON: Final = (
     "asgi_disconnect_grace_period",
     "asgi_read_ahead",
     "limit_concurrency",
+    "queue_timeout",
     "worker_connections",
     "websocket_max_message_size",
     "websocket_max_queue",
@@ -80,6 +77,8 @@ class AsgiWorker(Worker):
     READS_PROXY_HEADERS: ClassVar[bool] = True
 
     event_loop: asyncio.AbstractEventLoop
+    incidents: Incidents
+    listening: Listening
     server: AsgiServer | None = None
     access: AccessLog | None = None
     _stopping: asyncio.Event
@@ -91,6 +90,7 @@ class AsgiWorker(Worker):
     # -- life ----------------------------------------------------------------------------------
 
     def run(self) -> None:
+        self.incidents = Incidents(self.log)
         kind = chosen_loop(self.cfg.asgi_loop)
         self.event_loop = new_event_loop(kind)
         self.log.debug("Event loop: %s", kind)
@@ -112,8 +112,6 @@ class AsgiWorker(Worker):
         self._is_living = True
         # Until the lifespan has started, an end is a failed boot, and a reload then leaves the old workers.
         self.booted = False
-        self._servers: list[asyncio.AbstractServer] = []
-        self._listening = asyncio.Lock()
         self._watch()
         self._tick(self.event_loop.time())
         state: dict[str, Any] = {}
@@ -125,8 +123,11 @@ class AsgiWorker(Worker):
         self.server = AsgiServer(
             app, self, self.event_loop, self.slot, self._template(), state, self._options(), access=self.access
         )
-        await self._listen()
+        self.listening = Listening(
+            self.event_loop, self.sockets, self.server, self._siblings(), self.cfg, self.log, self.accept_failed
+        )
         if self.alive:
+            await self.listening.start()
             self.mark_ready()
             await self._stopping.wait()
         await self._finish()
@@ -153,24 +154,29 @@ class AsgiWorker(Worker):
     async def _finish(self) -> None:
         """Accept nothing new, finish what is held; told to stop at once, cancel it instead."""
         assert self.server is not None
-        async with self._listening:
-            self._stop_listening()
-            if self._is_last() and not self._is_quick:
-                await self._accept_waiting()
+        self.listening.stop()
+        if not self._is_quick:
+            await self.listening.leave(for_good=self._is_last())
         self._close_websockets_in_time()
         self.server.drain()
-        # Idle connections get a moment for a request that their client has already sent.
+        self.listening.give_idle_away()
+        # Those that stay get a moment for a request that their client has already sent.
         self.event_loop.call_later(DRAIN_IDLE_TIMEOUT_S, self.server.tick)
+        while not self._is_quick:
+            await self._wait_until_drained()
+            self._drained.clear()
+            if self._is_quick or not await self.listening.take_what_nobody_else_will():
+                break
         if self._is_quick:
             await self._cancel_all()
-            return
+
+    async def _wait_until_drained(self) -> None:
+        """Wait until nothing is held any more, or all is to end at once."""
         quick = asyncio.create_task(self._quick_stop())
         drained = asyncio.create_task(self._drained.wait())
         await asyncio.wait({quick, drained}, return_when=asyncio.FIRST_COMPLETED)
         quick.cancel()
         drained.cancel()
-        if self._is_quick:
-            await self._cancel_all()
 
     def _close_websockets_in_time(self) -> None:
         """Close WebSockets at once if the server stops; if not, let them be as long as graceful_timeout allows."""
@@ -200,58 +206,30 @@ class AsgiWorker(Worker):
 
     # -- listening -----------------------------------------------------------------------------
 
-    async def _listen(self) -> None:
-        async with self._listening:
-            if self._servers or not self.alive:
-                return
-            for listener in self.sockets:
-                self._servers.append(await self._serve(listener))
-
-    async def _serve(self, listener: Listener) -> asyncio.AbstractServer:
-        # A duplicate, because a server closes its socket, and this one is to listen again.
-        sock = socket.socket(fileno=os.dup(listener.fileno()))
-        # asyncio takes as many connections in one turn as its backlog says, and would leave nothing to siblings.
-        backlog = ACCEPTS_PER_TURN if self.cfg.workers > 1 else self.cfg.backlog
-        factory = cast("Callable[[], asyncio.Protocol]", self.server)
-        if sock.family == socket.AF_UNIX:
-            create = self.event_loop.create_unix_server
-            # Python 3.13 removes the socket's file otherwise, which is the arbiter's.
-            known = inspect.signature(create).parameters if sys.version_info >= (3, 13) else {}
-            extra: dict[str, Any] = {"cleanup_socket": False} if "cleanup_socket" in known else {}
-            server: asyncio.AbstractServer = await create(factory, sock=sock, backlog=backlog, **extra)
-        else:
-            server = await self.event_loop.create_server(factory, sock=sock, backlog=backlog)
-        listener.listen(self.cfg.backlog)  # The kernel's queue stays as long as the setting says.
-        return server
-
-    def _stop_listening(self) -> None:
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+    def _siblings(self) -> Siblings | None:
+        if self.handover is None or self.slot is None:
+            return None
+        return Siblings(self.event_loop, self.slot, self.handover, self.sockets)
 
     def _is_last(self) -> bool:
         """Whether the server stops as a whole: no other worker takes what this one leaves."""
         return self.stop_flag is not None and self.stop_flag.is_set()
 
-    async def _accept_waiting(self) -> None:
-        """Serve the connections that already wait in the listen queues: they would be reset otherwise."""
-        factory = cast("Callable[[], asyncio.Protocol]", self.server)
-        for listener in self.sockets:
-            with contextlib.suppress(OSError):
-                for _ in range(self.cfg.backlog):  # What comes later than the stop may be refused.
-                    sock, _ = listener.accept()
-                    sock.setblocking(False)
-                    await self.event_loop.connect_accepted_socket(factory, sock)
-
     def connections_full(self) -> None:
         """worker_connections are open: others are accepted by siblings, or wait."""
         self.log.debug("%s connections are open (worker_connections): accepting rests", self.cfg.worker_connections)
-        self._stop_listening()
+        self.listening.stop()
 
     def connections_free(self) -> None:
         """One of them was closed."""
         if self.alive:
-            self._relisten = self.event_loop.create_task(self._listen())
+            self._relisten = self.event_loop.create_task(self.listening.start())
+
+    def accept_failed(self, why: str) -> None:
+        """Descriptors or memory have run out; accepting rests for a moment."""
+        assert self.server is not None
+        self.incidents.accept_failed(why)
+        self.server.close_idle(EVICTIONS)
 
     # -- what the native side is told ----------------------------------------------------------
 
@@ -277,6 +255,8 @@ class AsgiWorker(Worker):
                 "http.response.early_hint": {},
                 "http.response.trailers": {},
             },
+            # `timeout` is the loop's here, not a request's, so there is none to extend.
+            "bicorn.deadline": Deadline(watched=False),
         }
 
     def _options(self) -> dict[str, Any]:
@@ -312,6 +292,8 @@ class AsgiWorker(Worker):
             self.slot.loop_lag_us = max(0, int((now - due) * 1e6))
         if self.server is not None:
             self.server.tick()
+            self.listening.look()
+            self.listening.give_idle_away()
             if self._has_lasting_websockets and self._is_last():
                 # The server stops, and this worker was draining already: nobody tells it a second time.
                 self._has_lasting_websockets = False
@@ -399,9 +381,9 @@ class AsgiWorker(Worker):
         """A request broke a rule of the wire and was answered with `status`."""
         self.log.warning("Invalid request from ip=%s: %s [%s]", remote_addr, why, status)
 
-    def request_turned_away(self, remote_addr: str) -> None:
-        """limit_concurrency requests are being served: this one got a 503."""
-        self.log.warning("Too many requests at a time (limit_concurrency): ip=%s got a 503", remote_addr)
+    def request_turned_away(self, remote_addr: str, why: str) -> None:
+        """A request was answered 503: it had waited for too long, or is one too many."""
+        self.incidents.request_turned_away(remote_addr, why)
 
     def recycle(self) -> None:
         """max_requests have been served: a successor is asked for, and requests are served until it is ready."""

@@ -1,7 +1,8 @@
 """A WSGI application under the `asgi` worker: called in a bounded pool of threads, streaming both ways.
 
 Owns       the threads, the environ, and the two ways between a thread and the loop.
-Never      holds more of a body than the loop has read ahead, nor more of an answer than the block being sent.
+Never      holds more of a body than the loop has read ahead, nor more of an answer than the block being sent; nor
+           calls the application for a request that waited too long for its thread, or whose client left meanwhile.
 Invariant  a thread waits for the loop, never the loop for a thread.
 """
 
@@ -10,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
+from bicorn._core import Deadline, FileWrapper
 from bicorn.workers.gateway import SERVER_SOFTWARE, ErrorStream
 
 if TYPE_CHECKING:
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]  # Any: whatever the ASGI message of that type holds
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+#: A request that waited no longer for its thread is run without asking whether its client is still there, in seconds;
+#: as in the native loop.
+ASK_AFTER_S = 0.1
 
 #: Threads of a worker when `threads` does not say: as many as uvicorn's adapter has.
 THREADS_DEFAULT = 10
@@ -32,7 +40,7 @@ class WsgiInAsgi:
 
     def __init__(self, app: Callable[..., Iterable[bytes]], cfg: Settings) -> None:
         self._app = app
-        threads = THREADS_DEFAULT if cfg.is_default("threads") else cfg.threads
+        threads = cfg.threads if cfg.is_given("threads") else THREADS_DEFAULT
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
         self._constant = {
             "wsgi.version": (1, 0),
@@ -41,7 +49,9 @@ class WsgiInAsgi:
             "wsgi.run_once": False,
             "wsgi.errors": ErrorStream(cfg.errorlog),
             "wsgi.input_terminated": True,
+            "wsgi.file_wrapper": FileWrapper,
             "SERVER_SOFTWARE": SERVER_SOFTWARE,
+            "bicorn.deadline": Deadline(watched=False),  # A thread of the pool may take its time.
         }
         self._script_name = os.environ.get("SCRIPT_NAME", "") or cfg.root_path
 
@@ -53,8 +63,13 @@ class WsgiInAsgi:
         if scope["type"] != "http":
             raise RuntimeError(f"a WSGI application cannot serve {scope['type']}")
         loop = asyncio.get_running_loop()
-        call = _Call(loop, receive, send)
-        environ = {**self._constant, **environ_of(scope, self._script_name), "wsgi.input": io.BufferedReader(call.body)}
+        call = _Call(loop, receive, send, time.monotonic())
+        environ = {
+            **self._constant,
+            **environ_of(scope, self._script_name),
+            "wsgi.input": io.BufferedReader(call.body),
+            "wsgi.early_hints": call.early_hints,
+        }
         await loop.run_in_executor(self._pool, call.run, self._app, environ)
 
 
@@ -89,15 +104,27 @@ async def _awaited(receive: Receive) -> Message:
 class _Call:
     """One call of the application, in a thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, send: Send) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, send: Send, queued_at: float) -> None:
         self._loop = loop
         self._send = send
+        self._queued_at = queued_at
+        # The server's own exchange, which receive() and send() are methods of.
+        self._exchange: Any = receive.__self__  # type: ignore[attr-defined]  # Any: it has no name outside the core
         self.body = _Body(loop, receive)
         self._start: Message | None = None
         self._is_started = False
 
     def run(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
         """Call the application and send what it gives."""
+        try:
+            waited_s = time.monotonic() - self._queued_at
+            if waited_s <= ASK_AFTER_S or asyncio.run_coroutine_threadsafe(self._is_wanted(), self._loop).result():
+                self._answer(app, environ)
+        except StopIteration as error:
+            # No Future takes this one as its exception: the client would wait for ever.
+            raise RuntimeError("the application raised StopIteration") from error
+
+    def _answer(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
         blocks = app(environ, self.start_response)
         try:
             if isinstance(blocks, (list, tuple)) and len(blocks) == 1:
@@ -111,6 +138,11 @@ class _Call:
             close = getattr(blocks, "close", None)
             if close is not None:
                 close()
+
+    async def _is_wanted(self) -> bool:
+        """Ask the loop's own side, in its thread; if it is not, the loop has dealt with the client."""
+        wanted: bool = self._exchange.is_wanted()
+        return wanted
 
     def start_response(
         self,
@@ -130,6 +162,13 @@ class _Call:
         }
         return lambda block: self._send_block(block, more=True)
 
+    def early_hints(self, headers: Iterable[tuple[str, str]]) -> None:
+        """`wsgi.early_hints`: the links among these fields go ahead of the response (RFC 8297)."""
+        links = [value.encode("latin-1") for name, value in headers if name.lower() == "link"]
+        if links and not self._is_started:
+            hint: Message = {"type": "http.response.early_hint", "links": links}
+            asyncio.run_coroutine_threadsafe(self._send_all([hint]), self._loop).result()
+
     def _send_block(self, block: bytes, *, more: bool) -> None:
         messages: list[Message] = [{"type": "http.response.body", "body": block, "more_body": more}]
         if not self._is_started:
@@ -146,10 +185,11 @@ class _Call:
 
 def environ_of(scope: Message, script_name: str) -> dict[str, Any]:
     """The environ of PEP 3333 for an HTTP scope."""
-    path = scope["path"].encode("utf-8").decode("latin-1")
+    # Not scope["path"]: what is not UTF-8 in it is lost.
+    path = unquote_to_bytes(scope["raw_path"]).decode("latin-1")
     if script_name and (path == script_name or path.startswith(script_name + "/")):
         path = path[len(script_name) :]
-    host, port = scope["server"] or ("", None)
+    server_name, server_port = _server_of(scope)
     query = scope["query_string"].decode("latin-1")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope.get("method", "GET"),  # that of a WebSocket's handshake
@@ -158,8 +198,8 @@ def environ_of(scope: Message, script_name: str) -> dict[str, Any]:
         "QUERY_STRING": query,
         "RAW_URI": scope["raw_path"].decode("latin-1") + ("?" + query if query else ""),
         "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
-        "SERVER_NAME": host,
-        "SERVER_PORT": str(port if port is not None else ""),
+        "SERVER_NAME": server_name,
+        "SERVER_PORT": server_port,
         "wsgi.url_scheme": scope["scheme"],
         "REMOTE_ADDR": scope["client"][0] if scope["client"] else "",
     }
@@ -174,3 +214,17 @@ def environ_of(scope: Message, script_name: str) -> dict[str, Any]:
             text = environ[key] + ("; " if key == "HTTP_COOKIE" else ",") + text
         environ[key] = text
     return environ
+
+
+def _server_of(scope: Message) -> tuple[str, str]:
+    """SERVER_NAME and SERVER_PORT. On a unix socket only the client knows what the server is called."""
+    name, port = scope["server"] or ("", None)
+    if port is not None:
+        return name, str(port)
+    authority = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"host"), "")
+    if not authority:
+        return name, ""
+    host, colon, digits = authority.rpartition(":")
+    if not colon or "]" in digits:  # the colons of an IPv6 literal separate no port
+        host, digits = authority, ""
+    return host, digits or ("443" if scope["scheme"] == "https" else "80")

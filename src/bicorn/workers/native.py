@@ -13,7 +13,6 @@ import logging
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
@@ -34,6 +33,7 @@ from bicorn.workers.gateway import (
     environ_template,
     is_nameless,
 )
+from bicorn.workers.incidents import Incidents
 
 #: Settings that the loop takes as they are.
 _PASSED_ON: Final = (
@@ -75,13 +75,13 @@ class NativeWorker(Worker):
     COLLECTS: ClassVar[bool] = False
 
     loop: NativeLoop | None = None
+    incidents: Incidents
     access: AccessLog | None = None
     _collections = 0
-    _turned_away = 0
-    _turned_away_told = 0.0
 
     def run(self) -> None:
         """Make the loop, say that it accepts, and serve until it has ended."""
+        self.incidents = Incidents(self.log)
         target = native_target(self.log, self.cfg)
         self.access = self._native_log(target) if target is not None else None
         self.loop = loop = self.make_loop()
@@ -239,12 +239,8 @@ class NativeWorker(Worker):
         self.log.warning("Invalid request from ip=%s: %s [%s]", remote_addr, why, status)
 
     def request_turned_away(self, remote_addr: str, why: str) -> None:
-        """A request was answered 503: there is too much to do. One line a second says so."""
-        self._turned_away += 1
-        now = time.monotonic()
-        if now - self._turned_away_told >= 1.0:
-            self.log.warning("%s requests answered 503, the last one of ip=%s: %s", self._turned_away, remote_addr, why)
-            self._turned_away, self._turned_away_told = 0, now
+        """A request was answered 503: there is too much to do."""
+        self.incidents.request_turned_away(remote_addr, why)
 
     def copy_returned(self, error: BaseException | None) -> NoReturn:
         """The application forked, and this is the copy, which came back from the call: it has no client and ends."""
@@ -273,7 +269,7 @@ class NativeWorker(Worker):
 
     def accept_failed(self, why: str) -> None:
         """A connection could not be accepted; the loop rests for a moment and tries again."""
-        self.log.error("Cannot accept connections: %s; see `ulimit -n`", why)
+        self.incidents.accept_failed(why)
 
     def spool_failed(self, why: str) -> None:
         """A request body could not be written to disk; its client got a 503."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import select
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Final
@@ -22,12 +21,12 @@ from tornado.wsgi import WSGIContainer
 
 from bicorn.app.interface import Interface, require_wsgi
 from bicorn.net.tls import make_context
+from bicorn.workers.accepting import Acceptor
 from bicorn.workers.base import Worker
 from bicorn.workers.gateway import ErrorStream
+from bicorn.workers.incidents import Incidents
 from bicorn.workers.tornado_server import Observer, Server
 
-#: How often a draining worker looks again whether connections wait in the listen queue; Tornado accepts 128 each time.
-ACCEPT_ROUNDS_MAX: Final = 16
 #: Tornado wants a number; no body is longer (RFC 9110 leaves the length open, our own parser stops here as well).
 NO_LIMIT: Final = 2**63 - 1
 
@@ -41,6 +40,7 @@ class TornadoWorker(Worker):
 
     ioloop: IOLoop
     server: Server
+    acceptor: Acceptor
 
     def init_process(self) -> None:
         # A loop that the configuration or a preloaded application made is the arbiter's: its epoll descriptor would be
@@ -61,7 +61,8 @@ class TornadoWorker(Worker):
         loop = asyncio.get_event_loop_policy().get_event_loop()
         self._over = asyncio.Event()
         self.server = self._make_server()
-        self.server.add_sockets([listener.sock for listener in self.sockets])
+        self.acceptor = self._make_acceptor(loop)
+        self.server.accept_with(self.acceptor)
         heartbeat = PeriodicCallback(self.notify, self.heartbeat_interval * 1000)
         heartbeat.start()
         loop.add_reader(self.PIPE[0], self._wake)
@@ -89,6 +90,11 @@ class TornadoWorker(Worker):
         server.observe(self._observer(), self._count_request)
         server.trust(cfg.forwarded_allow_ips, cfg.secure_scheme_headers)
         return server
+
+    def _make_acceptor(self, loop: asyncio.AbstractEventLoop) -> Acceptor:
+        sockets = [listener.sock for listener in self.sockets]
+        failed = Incidents(self.log).accept_failed
+        return Acceptor(loop, sockets, self.server.take, failed, is_alone=self.cfg.workers == 1)
 
     def _application(self) -> HTTPServerConnectionDelegate | Callable[[HTTPServerRequest], None]:
         app: Any = self.wsgi
@@ -127,23 +133,16 @@ class TornadoWorker(Worker):
             self.ask_for_successor(f"it has served {self.max_requests} requests (max_requests)")
 
     async def _drain(self) -> None:
-        if self.stop_flag is None or self.stop_flag.is_set():
-            await self._accept_the_rest()
         self.server.stop()
+        # Siblings would take what waits, unless the server stops, or the address is given up: nobody says so.
+        self.acceptor.accept_waiting()
+        await asyncio.sleep(0)  # Tornado makes them known to the server in a turn of their own.
+        for listener in self.sockets:
+            listener.close()
         try:
             await asyncio.wait_for(self.server.drain(), self.cfg.graceful_timeout)
         except asyncio.TimeoutError:
             self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
-
-    async def _accept_the_rest(self) -> None:
-        """Take in what the kernel has accepted for us: with nobody left to accept, closing the listener resets it."""
-        poll = select.poll()
-        for listener in self.sockets:
-            poll.register(listener.fileno(), select.POLLIN)
-        for _ in range(ACCEPT_ROUNDS_MAX):
-            if not poll.poll(0):
-                return
-            await asyncio.sleep(0)
 
 
 class Container(WSGIContainer):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
@@ -28,6 +29,7 @@ from tornado.httputil import (
 from bicorn.workers.gateway import Request, Response
 
 if TYPE_CHECKING:
+    from bicorn.workers.accepting import Acceptor
     from bicorn.workers.base import Worker
 
 #: How long an idle connection of a draining worker stays open; as in the native loop.
@@ -50,6 +52,19 @@ class Server(HTTPServer):
     def observe(self, observer: Observer | None, begun: Callable[[], None]) -> None:
         """Show every exchange to the observer; `begun` is called for each request."""
         self._observer, self._begun = observer, begun
+
+    def accept_with(self, acceptor: Acceptor) -> None:
+        """Take connections from this acceptor; it is stopped with the server. Tornado's own handler would spin."""
+        self._acceptor = acceptor
+        acceptor.start()
+
+    def take(self, connection: socket.socket, address: object, _listener: int = 0) -> None:
+        """Serve a connection."""
+        self._handle_connection(connection, address)
+
+    def stop(self) -> None:
+        """Accept no more."""
+        self._acceptor.stop()
 
     def trust(self, proxies: Sequence[str], scheme_fields: Mapping[str, object]) -> None:
         """Believe these peers, and every peer on a unix socket, which scheme their client used."""

@@ -10,11 +10,14 @@ use std::cell::{Cell, RefCell};
 use std::io::IoSlice;
 use std::os::fd::{BorrowedFd, RawFd};
 
+use bicorn_reactor::Arrival;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+
+use crate::arrival::arrival;
 
 /// Stands for "no descriptor to write to".
 const NONE: RawFd = -1;
@@ -64,6 +67,11 @@ impl Outlet {
         self.closed.set(true);
         self.fd.set(NONE);
         self.transport.replace(None);
+    }
+
+    /// The descriptor of its socket, until the connection is lost.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        Some(self.fd.get()).filter(|&fd| fd != NONE)
     }
 
     /// The transport, until the connection is lost.
@@ -136,6 +144,15 @@ impl Outlet {
             Err(Errno::AGAIN | Errno::INTR) => false,
             Err(_) => false,
         }
+    }
+
+    /// When the peer's last bytes came, and whether it is still there.
+    pub fn arrival(&self) -> Arrival {
+        if self.fd.get() == NONE {
+            return Arrival::default();
+        }
+        // SAFETY: as in `try_write`.
+        arrival(unsafe { BorrowedFd::borrow_raw(self.fd.get()) })
     }
 
     /// Makes the close of this connection a reset.

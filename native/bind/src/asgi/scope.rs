@@ -28,6 +28,13 @@ pub enum ScopeError {
     Python(PyErr),
 }
 
+impl ScopeError {
+    /// The same, of a request with this method.
+    pub fn of(self, method: &[u8]) -> Self {
+        if let Self::Refused(refusal) = self { Self::Refused(refusal.of(method)) } else { self }
+    }
+}
+
 impl From<PyErr> for ScopeError {
     fn from(error: PyErr) -> Self {
         Self::Python(error)
@@ -221,8 +228,8 @@ impl Scopes {
             headers: headers.unbind(),
             forwarded: client.is_some(),
             terms: Terms {
-                is_head: head.method.of(bytes) == b"HEAD",
-                is_connect: head.method.of(bytes) == b"CONNECT",
+                is_head: self.is_method(head.method.of(bytes), b"HEAD"),
+                is_connect: self.is_method(head.method.of(bytes), b"CONNECT"),
                 version: head.version,
                 keep_alive: head.keep_alive,
             },
@@ -236,6 +243,11 @@ impl Scopes {
             self.note(py, bytes, peer, &made);
         }
         Ok(made)
+    }
+
+    /// What the application is told decides the framing too.
+    fn is_method(&self, sent: &[u8], method: &[u8]) -> bool {
+        sent == method || (self.casefold_method && sent.eq_ignore_ascii_case(method))
     }
 
     fn note(&mut self, py: Python<'_>, bytes: &[u8], peer: &Peer, made: &Made) {

@@ -44,6 +44,8 @@ struct State {
     stepping: Cell<bool>,
     /// Somebody cancelled the task.
     touched: Cell<bool>,
+    /// The job waits for its first step, since the loop's turn before.
+    deferred: Cell<bool>,
     ended: Cell<bool>,
 }
 
@@ -282,6 +284,7 @@ impl Steps {
         Self {
             state: Guarded::new(State {
                 shared: Rc::clone(shared),
+                deferred: Cell::new(job.is_some()),
                 job: RefCell::new(job),
                 yielded: RefCell::new(None),
                 wakeup: RefCell::new(None),
@@ -323,6 +326,11 @@ impl Steps {
                 }
             };
         };
+        if state.deferred.take() && thrown.is_none() && !job.get().is_wanted(py) {
+            let closed = Self::close(slf); // It has not begun, and does not complain that nobody waited for it.
+            job.get().application_ended(py, closed);
+            return Ok(None);
+        }
         state.stepping.set(true);
         let stepped = step(py, job.get(), thrown);
         state.stepping.set(false);

@@ -17,6 +17,7 @@ pub struct Expectation {
     pub status: Option<u16>,
     pub refused: Option<String>,
     pub kind: Option<String>,
+    pub to_head: bool,
     pub requests: Vec<Request>,
 }
 
@@ -94,6 +95,7 @@ impl Expectation {
             "status" => self.status = Some(value.number()? as u16),
             "refused" => self.refused = Some(value.text()?),
             "kind" => self.kind = Some(value.text()?),
+            "to_head" => self.to_head = value.truth()?,
             "settings" => value.list()?.iter().try_for_each(|setting| set_rule(&mut self.rules, setting))?,
             _ => return Err(format!("unknown key {key:?}")),
         }

@@ -141,8 +141,8 @@ class LimitOptions(Options, section="Limits", ours=True):
         unit="seconds",
         precedent="HAProxy timeout queue, Heroku's router 30",
         doc="How long a request may have waited for its turn, in the listen queue, in its socket and in the worker: "
-        "after that it is answered 503 with Retry-After, because its client has probably gone. For sync, gthread and "
-        "the greenlet workers. On a unix socket only the time in the worker is known. 0 means for ever.",
+        "after that it is answered 503 with Retry-After, because its client has probably gone. For all workers but "
+        "tornado. On a unix socket only the time in the worker is known. 0 means for ever.",
     )
     asgi_read_ahead = Setting(
         default=64 * KIB,

@@ -1,0 +1,165 @@
+"""Too much to do for an event loop: requests that waited while it was held up, or that nobody waits for any more."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from harness.answers import Answer, AnswerReader
+from harness.gate import Gate
+from harness.server import Serve, Server
+from workers.classes import LOOPS
+
+GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
+Start = Callable[..., Server]
+Connect = Callable[[Server], socket.socket]
+
+
+@pytest.fixture(params=LOOPS)
+def start(request: pytest.FixtureRequest, serve: Serve, gate: Gate) -> Start:
+    """Start a worker whose loop the test can hold."""
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+
+    def started(*args: str, **options: object) -> Server:
+        arguments = ("-k", "asgi", "--asgi-loop", request.param, "--access-logfile", "-", *args)
+        return serve("asgi_gated:app", *arguments, env=gate.env, **options)  # type: ignore[arg-type]  # passed on
+
+    return started
+
+
+@pytest.fixture
+def idle(connect: Connect) -> Connect:
+    """Open connections that have had an answer already."""
+
+    def opened(server: Server) -> socket.socket:
+        sock = connect(server)
+        assert ask(sock, "/free").read_answer().status == 200
+        return sock
+
+    return opened
+
+
+def ask(sock: socket.socket, *paths: str) -> AnswerReader:
+    """Send requests, and leave their answers for later."""
+    sock.sendall(b"".join(GET % path.encode() for path in paths))
+    return AnswerReader(sock)
+
+
+def wait_for_nothing(sock: socket.socket, seconds: float = 0.8) -> None:
+    """Let the request on this connection wait for so long, and its client with it."""
+    sock.settimeout(seconds)
+    with pytest.raises(TimeoutError):
+        sock.recv(1)
+    sock.settimeout(20)
+
+
+def is_sent_away(answer: Answer) -> bool:
+    """Whether an answer says that there is too much to do."""
+    return (answer.status, answer.header("Retry-After"), answer.header("Connection")) == (503, "1", "close")
+
+
+def test_no_request_of_a_loop_has_a_deadline(routes: Server) -> None:
+    assert json.loads(routes.get("/deadline").body) == ["<Deadline: never>", None, None, None]
+
+
+def test_a_request_that_waited_for_the_loop_is_sent_away(
+    start: Start, gate: Gate, connect: Connect, idle: Connect
+) -> None:
+    server = start("--queue-timeout", "0.5")
+    held, known, fresh = idle(server), idle(server), connect(server)
+    answers = [ask(held, "/held")]
+    gate.wait_started()
+    answers += [ask(known, "/late"), ask(fresh, "/late")]
+    wait_for_nothing(fresh)
+    # In the listen queue, and not for long.
+    soon = connect(server)
+    answers.append(ask(soon, "/soon"))
+    gate.release()
+    done, *late, last = [reader.read_answer() for reader in answers]
+    assert (done.body, last.body) == (b"done", b"done")
+    assert all(is_sent_away(answer) for answer in late)
+    server.wait_for_log(r"requests answered 503, the last one of ip=127\.0\.0\.1: .*queue_timeout")
+    assert server.get("/free").body == b"done"
+    server.wait_for_log("/free", stream="stdout", count=3)
+    assert "/late" not in server.stdout, "the application was not called"
+
+
+def test_a_request_that_waited_for_its_task_is_sent_away(start: Start, gate: Gate, idle: Connect) -> None:
+    server = start("--queue-timeout", "0.5")
+    first, waits, second, late = (idle(server) for _ in range(4))
+    readers = [ask(first, "/held")]
+    gate.wait_started()
+    # Read in one turn: the first of these takes the task that is prepared, the others get theirs in the next turn.
+    readers += [ask(waits, "/waits"), ask(second, "/held"), ask(late, "/late")]
+    gate.release()
+    gate.wait_started()
+    wait_for_nothing(late)
+    gate.release()
+    *done, answer = [reader.read_answer() for reader in readers]
+    assert [each.body for each in done] == [b"done"] * 3
+    assert is_sent_away(answer)
+    assert "never awaited" not in server.log
+
+
+def test_the_time_of_the_connections_own_requests_is_no_waiting(start: Start, gate: Gate, connect: Connect) -> None:
+    server = start("--queue-timeout", "0.5")
+    sock = connect(server)
+    reader = ask(sock, "/held", "/free")
+    gate.wait_started()
+    wait_for_nothing(sock)
+    gate.release()
+    assert [reader.read_answer().status for _ in range(2)] == [200, 200]
+
+
+def test_a_client_that_left_while_it_waited_costs_no_call(
+    start: Start, gate: Gate, connect: Connect, idle: Connect
+) -> None:
+    server = start()
+    held, known, fresh, patient = idle(server), idle(server), connect(server), idle(server)
+    reader = ask(held, "/held")
+    gate.wait_started()
+    for sock in (known, fresh):
+        ask(sock, "/gone")
+    answers = ask(patient, "/free?patient")
+    wait_for_nothing(patient)
+    known.close()
+    fresh.close()
+    gate.release()
+    assert reader.read_answer().body == answers.read_answer().body == b"done"
+    assert server.get("/free?last").body == b"done"
+    server.wait_for_log(r"/free\?last", stream="stdout")
+    assert "/gone" not in server.stdout
+    assert server.stop() == 0
+
+
+def test_a_client_that_only_ended_its_side_is_answered(
+    start: Start, gate: Gate, connect: Connect, idle: Connect
+) -> None:
+    server = start()
+    held, ended = idle(server), connect(server)
+    reader = ask(held, "/held")
+    gate.wait_started()
+    answers = ask(ended, "/free")
+    ended.shutdown(socket.SHUT_WR)
+    wait_for_nothing(ended)
+    gate.release()
+    assert reader.read_answer().body == answers.read_answer().body == b"done"
+
+
+def test_a_handshake_that_waited_too_long_is_sent_away(start: Start, gate: Gate, idle: Connect) -> None:
+    server = start("--queue-timeout", "0.5")
+    held, late = idle(server), idle(server)
+    reader = ask(held, "/held")
+    gate.wait_started()
+    late.sendall(
+        b"GET /late HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    wait_for_nothing(late)
+    gate.release()
+    assert reader.read_answer().body == b"done"
+    assert is_sent_away(AnswerReader(late).read_answer())
