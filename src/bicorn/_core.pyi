@@ -99,8 +99,11 @@ class AsgiServer:
         options: Mapping[str, Any],  # Any: values of settings.
         access: AccessLog | None = None,
     ) -> Self: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # Any: takes none; gives an asyncio.Protocol by its methods.
-        """Give the protocol of a new connection."""
+    def protocol(self, listener: int, served: bool) -> Any:  # Any: an asyncio.Protocol by its methods.
+        """Give the protocol of a connection; `served`: another worker has answered a request on it."""
+
+    def give_idle_away(self, queue: Handover) -> None:
+        """Put the connections that are between two requests into the queue, as far as it takes them."""
 
     def tick(self) -> None:
         """Look at every connection's patience; to be called every now and then."""

@@ -43,6 +43,15 @@ class Client:
         return self.read()
 
 
+#: Those that run many.
+OTHER_KINDS = (
+    ("-k", "gevent"),
+    ("-k", "eventlet"),
+    ("-k", "asgi", "--asgi-loop", "asyncio"),
+    ("-k", "asgi", "--asgi-loop", "uvloop"),
+)
+
+
 def waiting_to_be_accepted(port: int) -> int:
     """Count the connections in the listen queue of a port: the receive queue of a socket that listens, in proc(5)."""
     rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
@@ -130,7 +139,7 @@ def test_what_a_leaving_worker_accepts_does_not_wait_for_its_requests(
     assert slow.read() == ["done"]
 
 
-@pytest.mark.parametrize("kind", [*KINDS, ("-k", "gevent"), ("-k", "eventlet")], ids=lambda kind: kind[1])
+@pytest.mark.parametrize("kind", [*KINDS, *OTHER_KINDS], ids=lambda kind: kind[-1])
 def test_idle_connections_survive_a_reload(
     serve: Serve, client_of: Callable[..., Client], kind: tuple[str, ...]
 ) -> None:
@@ -143,6 +152,22 @@ def test_idle_connections_survive_a_reload(
     for client, before in zip(clients, asked, strict=True):
         pid, *rest = client.ask()
         assert int(pid) in new and rest == before
+
+
+@pytest.mark.parametrize(("before", "after"), [("sync", "asgi"), ("asgi", "gthread")])
+def test_idle_connections_survive_a_change_of_worker_class(
+    serve: Serve, client_of: Callable[..., Client], before: str, after: str
+) -> None:
+    server = serve("whose:app", "-w", "2", config=f"worker_class = {before!r}")
+    old = server.wait_for_workers(2)
+    clients = [client_of(server) for _ in range(20)]
+    asked = [client.ask()[1:] for client in clients]
+    (server.directory / "gunicorn.conf.py").write_text(f"worker_class = {after!r}")
+    server.signal(signal.SIGHUP)
+    new = server.wait_for_workers(2, without=old)
+    for client, answered in zip(clients, asked, strict=True):
+        pid, *rest = client.ask()
+        assert int(pid) in new and rest == answered
 
 
 def test_a_connection_without_an_address_changes_workers_too(

@@ -33,7 +33,7 @@ impl Handover {
 
     /// Puts a connection in; whoever does that closes its own descriptor then. False when it cannot be: the
     /// queue is full, most likely, and the connection stays.
-    fn put(&self, fd: i32, served: bool, listener: usize, address: Option<(String, u16)>) -> bool {
+    pub fn put(&self, fd: i32, served: bool, listener: usize, address: Option<(String, u16)>) -> bool {
         // SAFETY: the caller's descriptor, used only for this call.
         let socket = unsafe { BorrowedFd::borrow_raw(fd) };
         let address = address.and_then(|(host, port)| {

@@ -1,4 +1,4 @@
-"""The queue of connections that change workers: made by the arbiter, used by the native loops.
+"""The queue of connections that change workers: made by the arbiter, used by the native loops and by asyncio's.
 
 Owns       both ends of the queue, which every worker inherits.
 Never      sees a connection: workers put them in and take them out.

@@ -27,8 +27,9 @@ ACCEPTS_PER_TURN_ALONE: Final = 64
 #: and a flood cannot hold the worker up; as in the native loop.
 DRAINED_ACCEPTS_MAX: Final = 4096
 
-#: Takes a connection, with the address of its other end. Any: what socket.accept() gives.
-Take = Callable[[socket.socket, Any], object]
+#: Takes a connection, with the address of its other end and the index of its listening socket. Any: what
+#: socket.accept() gives.
+Take = Callable[[socket.socket, Any, int], object]
 
 
 class Acceptor:
@@ -66,15 +67,15 @@ class Acceptor:
 
     def accept_waiting(self) -> None:
         """Take what waits already, stopped or not: with nobody left to accept, the end of the socket resets it."""
-        for sock in self._sockets:
+        for index in range(len(self._sockets)):
             for _ in range(DRAINED_ACCEPTS_MAX):
-                if not self._accept_one(sock):
+                if not self._accept_one(index):
                     break
 
     def _watch(self) -> None:
         self._is_watching = True
-        for sock in self._sockets:
-            self._loop.add_reader(sock.fileno(), self._accept, sock)
+        for index, sock in enumerate(self._sockets):
+            self._loop.add_reader(sock.fileno(), self._accept, index)
 
     def _ignore(self) -> None:
         if self._is_watching:
@@ -82,16 +83,16 @@ class Acceptor:
             for sock in self._sockets:
                 self._loop.remove_reader(sock.fileno())
 
-    def _accept(self, sock: socket.socket) -> None:
+    def _accept(self, index: int) -> None:
         for _ in range(self._per_turn):
             # Whoever took the last one may have stopped us.
-            if not self._is_watching or not self._accept_one(sock):
+            if not self._is_watching or not self._accept_one(index):
                 return
 
-    def _accept_one(self, sock: socket.socket) -> bool:
+    def _accept_one(self, index: int) -> bool:
         """Accept one connection; False if there is none, or none can be had."""
         try:
-            connection, address = sock.accept()
+            connection, address = self._sockets[index].accept()
         except (BlockingIOError, InterruptedError):
             return False
         except (ConnectionError, PermissionError):
@@ -100,7 +101,7 @@ class Acceptor:
             self._rest_from_accepting(error)
             return False
         connection.setblocking(False)
-        self._take(connection, address)
+        self._take(connection, address, index)
         return True
 
     def _rest_from_accepting(self, error: OSError) -> None:

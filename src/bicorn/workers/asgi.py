@@ -22,13 +22,14 @@ from bicorn.observe.atoms import basic_auth_user
 from bicorn.workers.asgi_lifespan import AsgiApp, Lifespan
 from bicorn.workers.asgi_listening import Listening
 from bicorn.workers.asgi_loops import chosen_loop, new_event_loop
+from bicorn.workers.asgi_siblings import Siblings
 from bicorn.workers.asgi_wsgi import WsgiInAsgi, environ_of
 from bicorn.workers.base import Worker
 from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, WIRE_SETTINGS, Request, Response
 from bicorn.workers.incidents import Incidents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 #: How often the worker shows that its loop turns, and looks at the patience of its connections, in seconds. The
 #: shortest `timeout` is 1 s.
@@ -122,8 +123,9 @@ class AsgiWorker(Worker):
         self.server = AsgiServer(
             app, self, self.event_loop, self.slot, self._template(), state, self._options(), access=self.access
         )
-        factory = cast("Callable[[], asyncio.Protocol]", self.server)
-        self.listening = Listening(self.event_loop, self.sockets, factory, self.cfg, self.log, self.accept_failed)
+        self.listening = Listening(
+            self.event_loop, self.sockets, self.server, self._siblings(), self.cfg, self.log, self.accept_failed
+        )
         if self.alive:
             await self.listening.start()
             self.mark_ready()
@@ -154,22 +156,27 @@ class AsgiWorker(Worker):
         assert self.server is not None
         self.listening.stop()
         if not self._is_quick:
-            # Siblings would take it, unless the server stops, or the address is given up: nobody says so.
-            await self.listening.accept_waiting()
+            await self.listening.leave(for_good=self._is_last())
         self._close_websockets_in_time()
         self.server.drain()
-        # Idle connections get a moment for a request that their client has already sent.
+        self.listening.give_idle_away()
+        # Those that stay get a moment for a request that their client has already sent.
         self.event_loop.call_later(DRAIN_IDLE_TIMEOUT_S, self.server.tick)
+        while not self._is_quick:
+            await self._wait_until_drained()
+            self._drained.clear()
+            if self._is_quick or not await self.listening.take_what_nobody_else_will():
+                break
         if self._is_quick:
             await self._cancel_all()
-            return
+
+    async def _wait_until_drained(self) -> None:
+        """Wait until nothing is held any more, or all is to end at once."""
         quick = asyncio.create_task(self._quick_stop())
         drained = asyncio.create_task(self._drained.wait())
         await asyncio.wait({quick, drained}, return_when=asyncio.FIRST_COMPLETED)
         quick.cancel()
         drained.cancel()
-        if self._is_quick:
-            await self._cancel_all()
 
     def _close_websockets_in_time(self) -> None:
         """Close WebSockets at once if the server stops; if not, let them be as long as graceful_timeout allows."""
@@ -198,6 +205,11 @@ class AsgiWorker(Worker):
             await asyncio.wait(requests, timeout=CANCEL_S)
 
     # -- listening -----------------------------------------------------------------------------
+
+    def _siblings(self) -> Siblings | None:
+        if self.handover is None or self.slot is None:
+            return None
+        return Siblings(self.event_loop, self.slot, self.handover, self.sockets)
 
     def _is_last(self) -> bool:
         """Whether the server stops as a whole: no other worker takes what this one leaves."""
@@ -281,6 +293,7 @@ class AsgiWorker(Worker):
         if self.server is not None:
             self.server.tick()
             self.listening.look()
+            self.listening.give_idle_away()
             if self._has_lasting_websockets and self._is_last():
                 # The server stops, and this worker was draining already: nobody tells it a second time.
                 self._has_lasting_websockets = False

@@ -1,6 +1,7 @@
 """Where the connections of an asgi worker come from.
 
-Owns       the worker's part of its listening sockets: whether it accepts from them now, and in which way.
+Owns       the worker's part of its listening sockets, whether it accepts from them now, and in which way; and what
+           becomes of connections when it leaves, or others do (asgi_siblings.py).
 Never      closes one for good: the worker may listen again, and its siblings do.
 Invariant  a connection that was accepted is known to a protocol before the worker can think that nothing is left.
 
@@ -12,6 +13,7 @@ each connection and each beat of the worker, and accepts by itself as long as th
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import os
 import resource
@@ -21,8 +23,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from bicorn.workers.accepting import Acceptor
+from bicorn.workers.asgi_siblings import Siblings
 
 if TYPE_CHECKING:
+    from bicorn._core import AsgiServer
     from bicorn.config import Settings
     from bicorn.net.listener import Listener
     from bicorn.observe.log import Logger
@@ -32,17 +36,18 @@ if TYPE_CHECKING:
 SCARCE: Final = 64
 SCARCE_PART: Final = 8
 
-Factory = Callable[[], asyncio.BaseProtocol]
+Factory = Callable[[], asyncio.Protocol]
 
 
 class Listening:
-    """Accepts, or does not, from all listening sockets of a worker."""
+    """Accepts, or does not, from all listening sockets of a worker, and from its siblings."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         listeners: Sequence[Listener],
-        factory: Factory,
+        server: AsgiServer,
+        siblings: Siblings | None,
         cfg: Settings,
         log: Logger,
         failed: Callable[[str], None],
@@ -50,14 +55,16 @@ class Listening:
         """`failed` hears why connections could not be accepted."""
         self._loop = loop
         self._listeners = listeners
-        self._factory = factory
+        self._server = server
+        self._siblings = siblings
         self._cfg = cfg
         self._log = log
         sockets = [listener.sock for listener in listeners]
-        self._acceptor = Acceptor(loop, sockets, self._introduce, failed, is_alone=cfg.workers == 1)
+        self._acceptor = Acceptor(loop, sockets, self._take, failed, is_alone=cfg.workers == 1)
         self._has_server = not isinstance(loop, asyncio.SelectorEventLoop)
         self._is_careful = not self._has_server
         self._is_on = False
+        self._is_leaving = False
         self._servers: list[asyncio.AbstractServer] = []
         self._serving = asyncio.Lock()
         self._arriving = 0
@@ -70,11 +77,14 @@ class Listening:
         self._is_on = True
         async with self._serving:
             while self._is_on and not self._is_careful and len(self._servers) < len(self._listeners):
-                self._servers.append(await self._serve(self._listeners[len(self._servers)]))
+                self._servers.append(await self._serve(len(self._servers)))
         # Either may have changed meanwhile.
         if not self._is_on:
             self.stop()
-        elif self._is_careful:
+            return
+        if self._siblings is not None:
+            self._siblings.open(self._cfg.worker_connections, self._introduce)
+        if self._is_careful:
             self._close_servers()
             self._acceptor.start()
 
@@ -83,19 +93,52 @@ class Listening:
         self._is_on = False
         self._acceptor.stop()
         self._close_servers()
+        if self._siblings is not None:
+            self._siblings.shut()
 
-    async def accept_waiting(self) -> None:
-        """Take what waits in the queues, and have it known to protocols; nobody may be left to do so later."""
+    # -- leaving -------------------------------------------------------------------------------
+
+    async def leave(self, *, for_good: bool) -> None:
+        """Take what waits in the queues, so that nothing is reset; siblings get it if there are any.
+
+        `for_good`: the server stops, so nobody else has to be asked.
+        """
+        self._is_leaving = not for_good
         self._acceptor.accept_waiting()
+        await self._wait_for_arrivals()
+
+    def give_idle_away(self) -> None:
+        """Let siblings go on with connections that are between two requests."""
+        if self._is_leaving and self._siblings is not None:
+            self._siblings.give_idle_away(self._server)
+
+    async def take_what_nobody_else_will(self) -> bool:
+        """Take connections that siblings have given away before they left as well; False if there are none."""
+        took = self._siblings is not None and self._siblings.take_what_nobody_else_will(self._introduce)
+        await self._wait_for_arrivals()
+        return took
+
+    async def _wait_for_arrivals(self) -> None:
         if self._arriving:
             self._all_known.clear()
             await self._all_known.wait()
 
     # -- by itself -----------------------------------------------------------------------------
 
-    def _introduce(self, connection: socket.socket, _address: object) -> None:
+    def _take(self, connection: socket.socket, address: Any, listener: int) -> None:  # Any: of socket.accept()
+        is_passed_on = (
+            self._is_leaving and self._siblings is not None and self._siblings.pass_on(connection, listener, address)
+        )
+        if not is_passed_on:
+            self._introduce(connection, listener, served=False)
+
+    def _introduce(self, connection: socket.socket, listener: int, served: bool) -> None:
         self._arriving += 1
-        Introduction(self._loop.connect_accepted_socket(self._factory, connection), self._introduced)
+        factory = self._factory(listener, served=served)
+        Introduction(self._loop.connect_accepted_socket(factory, connection), self._introduced)
+
+    def _factory(self, listener: int, *, served: bool) -> Factory:
+        return functools.partial(self._server.protocol, listener, served)
 
     def _introduced(self) -> None:
         self._arriving -= 1
@@ -104,23 +147,24 @@ class Listening:
 
     # -- by way of libuv -----------------------------------------------------------------------
 
-    async def _serve(self, listener: Listener) -> asyncio.AbstractServer:
+    async def _serve(self, index: int) -> asyncio.AbstractServer:
+        made = functools.partial(self._made, self._factory(index, served=False))
         # A duplicate, because a server closes its socket, and this one is to listen again.
-        sock = socket.socket(fileno=os.dup(listener.fileno()))
+        sock = socket.socket(fileno=os.dup(self._listeners[index].fileno()))
         backlog = self._cfg.backlog
         if sock.family == socket.AF_UNIX:
             create = self._loop.create_unix_server
             # The socket's file would be removed otherwise, which is the arbiter's (Python 3.13).
             known = inspect.signature(create).parameters if sys.version_info >= (3, 13) else {}
             extra: dict[str, Any] = {"cleanup_socket": False} if "cleanup_socket" in known else {}
-            return await create(self._made, sock=sock, backlog=backlog, **extra)
-        return await self._loop.create_server(self._made, sock=sock, backlog=backlog)
+            return await create(made, sock=sock, backlog=backlog, **extra)
+        return await self._loop.create_server(made, sock=sock, backlog=backlog)
 
-    def _made(self) -> asyncio.BaseProtocol:
+    def _made(self, factory: Factory) -> asyncio.Protocol:
         if self._are_descriptors_scarce():
             # Not in here: a server that closes takes the connection with it that it is about to give us.
             self._loop.call_soon(self._take_care)
-        return self._factory()
+        return factory()
 
     def _close_servers(self) -> None:
         for server in self._servers:

@@ -58,7 +58,7 @@ class Server(HTTPServer):
         self._acceptor = acceptor
         acceptor.start()
 
-    def take(self, connection: socket.socket, address: object) -> None:
+    def take(self, connection: socket.socket, address: object, _listener: int = 0) -> None:
         """Serve a connection."""
         self._handle_connection(connection, address)
 

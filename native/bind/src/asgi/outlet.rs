@@ -69,6 +69,11 @@ impl Outlet {
         self.transport.replace(None);
     }
 
+    /// The descriptor of its socket, until the connection is lost.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        Some(self.fd.get()).filter(|&fd| fd != NONE)
+    }
+
     /// The transport, until the connection is lost.
     pub fn transport<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.transport.borrow().as_ref().map(|transport| transport.bind(py).clone())

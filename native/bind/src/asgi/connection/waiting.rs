@@ -12,6 +12,7 @@ use bicorn_reactor::waiting::{Turn, WAITED_NS, weigh};
 use bicorn_wire::RefusalKind;
 use pyo3::prelude::*;
 
+use super::reading::Read;
 use super::{Conn, Phase};
 use crate::asgi::exchange::Terms;
 
@@ -50,5 +51,19 @@ impl Conn {
         self.send_error(py, kind.status(), !terms.is_head);
         self.shared.report(py, "request_turned_away", (&self.peer.client().remote_addr, kind.text()));
         if self.eof.get() { self.end(py, false) } else { self.linger(py) }
+    }
+
+    /// Ends the connection if its request has come too late, or on top of too many.
+    #[inline]
+    pub(super) fn dismissed(self: &Rc<Self>, py: Python<'_>, terms: Terms) -> Option<Read> {
+        let mut turn = self.judge(0);
+        if turn == Turn::Run && self.shared.is_crowded() {
+            turn = Turn::Refuse(RefusalKind::TooManyAtOnce);
+        }
+        if turn == Turn::Run {
+            return None;
+        }
+        self.dismiss(py, turn, terms);
+        Some(Read::Over)
     }
 }

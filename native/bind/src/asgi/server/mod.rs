@@ -1,9 +1,13 @@
-//! What the connections of one worker share, and the handle that Python has on it.
+//! What the connections of one worker share.
 //!
-//! Owns       the settings as the protocol wants them, the table of connections, and the counts that decide
+//! Owns       the table of connections, the clock that they go by, and the counts that decide
 //!            when a worker is full, done, or due for replacement.
 //! Never      accepts, or runs the loop: the worker does, and is told through its methods.
 //! Invariant  a drained worker is told so once, when neither a connection nor an application is left.
+
+mod logging;
+mod options;
+mod python;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -14,23 +18,23 @@ use bicorn_wire::{ProxyRules, Rules};
 use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use slab::Slab;
 
-use crate::access::{AccessLog, Answer, Finished};
-use crate::asgi::awaitable::Done;
-use crate::asgi::connection::{AsgiProtocol, Conn};
+use crate::access::AccessLog;
+use crate::asgi::connection::Conn;
 use crate::asgi::exchange::Handles;
-use crate::asgi::guarded::Guarded;
 use crate::asgi::scope::{Client, Peer, Scopes};
 use crate::asgi::steps::Tasks;
 use crate::asgi::websocket::WebSocketRules;
 use crate::names::Names;
 use crate::response_head::ResponseHead;
 use crate::scoreboard::Slot;
-use crate::text::latin1;
 use crate::trust::AllowList;
-use crate::wire_options::{WireOptions, milliseconds};
+use options::Timeouts;
+
+pub use logging::Left;
+pub use python::AsgiServer;
 
 /// A moment that does not come.
 pub const NEVER: u64 = u64::MAX;
@@ -43,51 +47,6 @@ const AFTERMATH_NS: u64 = 1_000_000_000;
 
 /// Exchanges that are kept for further requests.
 const SPARE_HANDLES_MAX: usize = 64;
-
-/// How long things may take, in milliseconds; `NEVER` where a setting says 0 and means that.
-pub struct Timeouts {
-    pub header_ms: u64,
-    pub body_ms: u64,
-    pub write_ms: u64,
-    pub keepalive_ms: u64,
-    linger_ms: u64,
-    drain_idle_ms: u64,
-    pub disconnect_ms: u64,
-}
-
-/// Settings by their own names, beside those that decide how a request is read.
-#[derive(FromPyObject)]
-#[pyo3(from_item_all)]
-struct Options {
-    header_timeout: f64,
-    body_timeout: f64,
-    write_timeout: f64,
-    keepalive: f64,
-    linger_timeout: f64,
-    drain_idle_timeout: f64,
-    asgi_disconnect_grace_period: f64,
-    asgi_read_ahead: usize,
-    limit_concurrency: usize,
-    queue_timeout: f64,
-    worker_connections: usize,
-    max_requests: u64,
-    observed: bool,
-    server: String,
-}
-
-impl Options {
-    fn timeouts(&self) -> Timeouts {
-        Timeouts {
-            header_ms: milliseconds(self.header_timeout, true),
-            body_ms: milliseconds(self.body_timeout, true),
-            write_ms: milliseconds(self.write_timeout, true),
-            keepalive_ms: milliseconds(self.keepalive, false),
-            linger_ms: milliseconds(self.linger_timeout, false),
-            drain_idle_ms: milliseconds(self.drain_idle_timeout, false),
-            disconnect_ms: milliseconds(self.asgi_disconnect_grace_period, false),
-        }
-    }
-}
 
 /// What every connection of a worker uses.
 pub struct Shared {
@@ -136,33 +95,6 @@ pub struct Shared {
     pub now_ns: Cell<u64>,
     /// When the loop was found to have rested, or to have been held up, last.
     held_up_ns: Cell<u64>,
-}
-
-/// A response that has left, for the logs.
-pub struct Left<'a, 'py> {
-    pub scope: &'a Bound<'py, PyDict>,
-    pub line: &'a (Vec<u8>, Vec<u8>),
-    pub remote_addr: &'a Bound<'py, PyAny>,
-    pub status: u16,
-    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
-    pub body_bytes: u64,
-    pub elapsed_ns: u64,
-    pub now_ns: u64,
-    pub observer: Option<Py<PyAny>>,
-}
-
-impl Answer for Left<'_, '_> {
-    fn status(&self) -> u16 {
-        self.status
-    }
-
-    fn body_bytes(&self) -> u64 {
-        self.body_bytes
-    }
-
-    fn fields(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.fields.clone()
-    }
 }
 
 impl Shared {
@@ -321,6 +253,7 @@ impl Shared {
 
     /// A connection was made.
     pub fn connection_made(&self, py: Python<'_>) {
+        self.drained.set(false); // After all: one that no other worker was there to take.
         self.row().connection_opened();
         self.open.set(self.open.get() + 1);
         if self.open.get() >= self.connection_limit && !self.full.replace(true) {
@@ -400,225 +333,5 @@ impl Shared {
         }
         let fatal = !error.is_instance_of::<PyException>(py) && !self.is_cancellation(py, &error);
         self.report(py, "application_failed", (value, scope, answered, fatal));
-    }
-
-    /// Whether anybody wants to hear of finished responses.
-    #[inline]
-    pub fn is_logging(&self) -> bool {
-        self.observed || self.access.is_some()
-    }
-
-    /// Tells whoever wants to hear of it.
-    #[cold]
-    pub fn log(&self, py: Python<'_>, left: &Left<'_, '_>) {
-        let result = self.environ(py, left).and_then(|environ| {
-            if let Some(access) = &self.access {
-                let finished = Finished {
-                    environ: &environ,
-                    response: left,
-                    elapsed_ns: left.elapsed_ns,
-                    now_ns: left.now_ns,
-                };
-                access.bind(py).borrow().add(py, &finished)?;
-            }
-            let Some(observer) = &left.observer else { return Ok(()) };
-            let fields = left.fields.iter().map(|(name, value)| Ok((latin1(py, name)?, latin1(py, value)?)));
-            let fields = fields.collect::<PyResult<Vec<_>>>()?;
-            let status = format!("{} {}", left.status, bicorn_wire::reason_phrase(left.status));
-            let elapsed_us = left.elapsed_ns / 1_000;
-            self.report(
-                py,
-                "request_left",
-                (observer, &environ, status, fields, left.body_bytes, elapsed_us),
-            );
-            Ok(())
-        });
-        if let Err(error) = result {
-            error.write_unraisable(py, None);
-        }
-    }
-
-    /// The request by the names of CGI, which the formats of access logs are written in.
-    fn environ<'py>(&self, py: Python<'py>, left: &Left<'_, 'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (environ, scope) = (PyDict::new(py), left.scope);
-        environ.set_item(intern!(py, "REMOTE_ADDR"), left.remote_addr)?;
-        environ.set_item(intern!(py, "REQUEST_METHOD"), latin1(py, &left.line.0)?)?;
-        environ.set_item(intern!(py, "RAW_URI"), latin1(py, &left.line.1)?)?;
-        for (key, of_scope) in
-            [("PATH_INFO", "path"), ("wsgi.url_scheme", "scheme"), ("SCRIPT_NAME", "root_path")]
-        {
-            environ.set_item(key, scope.get_item(of_scope)?)?;
-        }
-        let bytes = |name: &str| -> PyResult<Bound<'py, PyAny>> {
-            match scope.get_item(name)?.map(|value| value.cast_into::<PyBytes>()) {
-                Some(Ok(value)) => latin1(py, value.as_bytes()),
-                _ => Ok(PyString::new(py, "").into_any()),
-            }
-        };
-        environ.set_item(intern!(py, "QUERY_STRING"), bytes("query_string")?)?;
-        if let Some(version) = scope.get_item(intern!(py, "http_version"))? {
-            environ.set_item(intern!(py, "SERVER_PROTOCOL"), format!("HTTP/{version}"))?;
-        }
-        if let Some(Ok(headers)) =
-            scope.get_item(intern!(py, "headers"))?.map(|list| list.cast_into::<PyList>())
-        {
-            let mut names = self.environ_names.borrow_mut();
-            for pair in headers.iter() {
-                let (name, value) = pair.extract::<(Bound<'_, PyBytes>, Bound<'_, PyBytes>)>()?;
-                let name = names.get(py, name.as_bytes());
-                environ.set_item(&name.key, name.value.text(py, value.as_bytes())?)?;
-            }
-        }
-        Ok(environ)
-    }
-}
-
-/// The HTTP side of one `asgi` worker: calling it gives the protocol of a new connection.
-#[pyclass(frozen, module = "bicorn._core")]
-pub struct AsgiServer {
-    shared: Guarded<Rc<Shared>>,
-}
-
-#[pymethods]
-impl AsgiServer {
-    #[new]
-    #[pyo3(signature = (app, worker, event_loop, slot, template, state, options, access=None))]
-    #[allow(clippy::too_many_arguments, reason = "the keyword arguments of a Python constructor")]
-    fn new(
-        py: Python<'_>,
-        app: Py<PyAny>,
-        worker: Py<PyAny>,
-        event_loop: &Bound<'_, PyAny>,
-        slot: PyRef<'_, Slot>,
-        template: Py<PyDict>,
-        state: Py<PyDict>,
-        options: &Bound<'_, PyAny>,
-        access: Option<Py<AccessLog>>,
-    ) -> PyResult<Self> {
-        let wire = options.extract::<WireOptions>()?;
-        let websocket = options.extract::<WebSocketRules>()?;
-        let options = options.extract::<Options>()?;
-        let server = options.server.clone().into_bytes();
-        let shared = Rc::new(Shared {
-            app,
-            worker,
-            call_soon: event_loop.getattr("call_soon")?.unbind(),
-            create_future: event_loop.getattr("create_future")?.unbind(),
-            event_loop: event_loop.clone().unbind(),
-            cancelled_error: py.import("asyncio")?.getattr("CancelledError")?.unbind(),
-            done: Py::new(py, Done)?.into_any(),
-            slot: slot.clone(),
-            rules: wire.rules(),
-            proxy_rules: wire.proxy_rules(),
-            proxies: wire.proxies()?,
-            timeouts: options.timeouts(),
-            websocket,
-            farewell: Cell::new(None),
-            read_ahead: options.asgi_read_ahead,
-            limit_concurrency: options.limit_concurrency,
-            queue_ns: milliseconds(options.queue_timeout, true).saturating_mul(1_000_000),
-            connection_limit: options.worker_connections.max(1),
-            max_requests: options.max_requests,
-            observed: options.observed,
-            said: RefCell::new(ResponseHead::new(&server)),
-            server,
-            access,
-            date: RefCell::new(HttpDate::default()),
-            scopes: RefCell::new(Scopes::new(py, template, state, wire.trust()?, wire.casefold_http_method)),
-            environ_names: RefCell::new(Names::default()),
-            tasks: Tasks::new(py)?,
-            connections: RefCell::new(Slab::new()),
-            open: Cell::new(0),
-            full: Cell::new(false),
-            running: Cell::new(0),
-            served: Cell::new(0),
-            draining: Cell::new(false),
-            drained: Cell::new(false),
-            spare: RefCell::new(Vec::new()),
-            clock: RefCell::new(Clock::default()),
-            now_ns: Cell::new(0),
-            held_up_ns: Cell::new(0),
-        });
-        shared.tasks.prepare(py, &shared)?;
-        Ok(Self { shared: Guarded::new(shared) })
-    }
-
-    fn __call__(&self, py: Python<'_>) -> AsgiProtocol {
-        AsgiProtocol::new(self.shared.get(py))
-    }
-
-    /// Looks at every connection's patience; to be called every now and then.
-    fn tick(&self, py: Python<'_>) {
-        let shared = self.shared.get(py);
-        shared.read_clock();
-        let now_ms = shared.now_ms();
-        let due: Vec<Rc<Conn>> = shared
-            .connections
-            .borrow()
-            .iter()
-            .filter(|(_, conn)| conn.is_due(now_ms))
-            .map(|(_, conn)| Rc::clone(conn))
-            .collect();
-        for conn in due {
-            conn.expire(py);
-        }
-    }
-
-    /// Closes up to so many connections that have had an answer and wait for their next request: somebody needs
-    /// their descriptors.
-    fn close_idle(&self, py: Python<'_>, most: usize) {
-        let shared = self.shared.get(py);
-        let idle: Vec<Rc<Conn>> = shared
-            .connections
-            .borrow()
-            .iter()
-            .filter(|(_, conn)| conn.is_idle())
-            .take(most)
-            .map(|(_, conn)| Rc::clone(conn))
-            .collect();
-        for conn in idle {
-            conn.close_idle(py);
-        }
-    }
-
-    /// From now on connections end: idle ones soon, busy ones after their answer. `worker.drained()` is called
-    /// when none is left and every application has ended, which may be in this call.
-    fn drain(&self, py: Python<'_>) {
-        let shared = self.shared.get(py);
-        shared.read_clock();
-        shared.draining.set(true);
-        shared.connections.borrow().iter().for_each(|(_, conn)| conn.drain());
-        shared.check_drained(py);
-    }
-
-    /// Closes every WebSocket with this code, also those that are accepted later; each ends when its client has closed it too, or has not in time.
-    fn close_websockets(&self, py: Python<'_>, code: u16) {
-        let shared = self.shared.get(py);
-        shared.read_clock();
-        shared.farewell.set(Some(code));
-        let all: Vec<Rc<Conn>> =
-            shared.connections.borrow().iter().map(|(_, conn)| Rc::clone(conn)).collect();
-        for conn in all {
-            conn.on_websocket(py, |websocket| websocket.go_away(py, code));
-        }
-    }
-
-    /// Lets go of the loop: it is about to end.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let shared = self.shared.get(py);
-        shared.spare.take();
-        shared.tasks.close(py)
-    }
-
-    /// Connections that are open.
-    #[getter]
-    fn connections(&self, py: Python<'_>) -> usize {
-        self.shared.get(py).open.get()
-    }
-
-    /// Applications that have not ended.
-    #[getter]
-    fn running(&self, py: Python<'_>) -> usize {
-        self.shared.get(py).running.get()
     }
 }

@@ -1,0 +1,106 @@
+"""Connections that change workers, as an event loop of asyncio's kind sees it.
+
+Owns       this worker's use of the queue of such connections: when it takes, when it gives, and what it takes last.
+Never      reads a byte of a connection: one that was given away is the next worker's from its next byte on.
+Invariant  who puts a connection in looks into the queue once more before it ends, so when all workers end together
+           nothing stays behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from bicorn._core import Handover
+from bicorn.ipc.scoreboard import SlotState
+
+if TYPE_CHECKING:
+    from bicorn._core import AsgiServer, Slot
+    from bicorn.net.listener import Listener
+
+#: How long taking rests when descriptors have run out, in seconds.
+REST_S: Final = 0.25
+
+#: Gets a connection, the index of its listener, and whether another worker has served a request of it.
+Introduce = Callable[[socket.socket, int, bool], object]
+
+
+class Siblings:
+    """The other workers, to whom connections go when this one leaves, and from whom they come when those do."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, slot: Slot, fds: tuple[int, int], listeners: Sequence[Listener]
+    ) -> None:
+        self._loop = loop
+        self._slot = slot
+        self._queue = Handover(fds, [str(listener) for listener in listeners])
+        self._introduce: Introduce | None = None  # while connections are taken
+        self._rest: asyncio.TimerHandle | None = None
+
+    def _are_ready(self) -> bool:
+        return self._slot.has_sibling(SlotState.READY)
+
+    # -- taking ----------------------------------------------------------------------------------
+
+    def open(self, capacity: int, introduce: Introduce) -> None:
+        """Take connections from now on; so many requests can run here at a time."""
+        self._slot.take_over(capacity)
+        if self._introduce is None:
+            self._introduce = introduce
+            self._loop.add_reader(self._queue.fileno(), self._take_one)
+
+    def shut(self) -> None:
+        """Take none."""
+        if self._introduce is not None:
+            self._introduce = None
+            self._loop.remove_reader(self._queue.fileno())
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+
+    def _take_one(self) -> None:
+        """Take one, and leave the next to others."""
+        assert self._introduce is not None, "the queue is watched only while connections are taken"
+        try:
+            self._take(self._introduce)
+        except OSError:
+            # What cannot be taken stays in the queue, which stays readable.
+            self._loop.remove_reader(self._queue.fileno())
+            self._rest = self._loop.call_later(REST_S, self._loop.add_reader, self._queue.fileno(), self._take_one)
+
+    def _take(self, introduce: Introduce) -> bool:
+        taken = self._queue.take()
+        if taken is None:
+            return False
+        fd, served, listener = taken
+        connection = socket.socket(fileno=fd)
+        connection.setblocking(False)
+        introduce(connection, listener, served)
+        return True
+
+    def take_what_nobody_else_will(self, introduce: Introduce) -> bool:
+        """Take what is in the queue if no other worker is there for it; False if that is nothing."""
+        took = False
+        try:
+            while not self._are_ready() and self._take(introduce):
+                took = True
+        except OSError:
+            pass  # There are no descriptors: it stays for whoever comes.
+        return took
+
+    # -- giving ----------------------------------------------------------------------------------
+
+    def give_idle_away(self, server: AsgiServer) -> None:
+        """Let others go on with the connections that are between two requests."""
+        if self._are_ready():
+            server.give_idle_away(self._queue)
+
+    def pass_on(self, connection: socket.socket, listener: int, address: Any) -> bool:  # Any: of socket.accept()
+        """Leave a connection that was just accepted to others; False if it has to stay."""
+        peer = (address[0], address[1]) if isinstance(address, tuple) else None
+        if not self._are_ready() or not self._queue.put(connection.fileno(), False, listener, peer):
+            return False
+        connection.close()
+        return True
