@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bicorn import __version__
 from harness.gate import Gate
 from harness.load import load
 from harness.server import Serve, Server, is_alive, suspend, wait_until
@@ -160,7 +161,7 @@ def test_scale(start: Callable[..., Server], ctl: Ctl) -> None:
     server = start("hello:app", "--log-level", "debug")
     server.wait_for_ready(1)
     done = ctl("scale", 3, server=server)
-    assert (done.returncode, done.stdout) == (0, "3 workers are wanted; before, it was 1.\n")
+    assert (done.returncode, done.stdout) == (0, "Workers wanted: 3 (before: 1).\n")
     server.wait_for_workers(3)
     ctl("scale", 2, server=server)
     server.wait_for_workers(2)
@@ -326,9 +327,15 @@ def test_two_servers_of_one_user_do_not_meet(start: Callable[..., Server], ctl: 
     assert report(ctl, first)["pid"] == first.pid and report(ctl, second)["pid"] == second.pid
     which = ctl("status")
     assert which.returncode == NO_ANSWER and "servers are running; say which one" in which.stderr
-    assert all(f"--socket {path}" in which.stderr for path in paths)
+    for server, path in zip((first, second), paths, strict=True):
+        assert f"  --socket {path}  hello:app at http://127.0.0.1:{server.port}\n" in which.stderr
     first.stop()
     assert not paths[0].exists() and paths[1].exists()
+
+
+def test_the_version_is_that_of_the_server(ctl: Ctl) -> None:
+    asked = ctl("--version")
+    assert (asked.returncode, asked.stdout) == (0, f"bicornctl (version {__version__})\n")
 
 
 @pytest.mark.parametrize(

@@ -94,3 +94,23 @@ def test_a_stop_during_the_boot_of_a_worker_ends_the_server(start: Start, gate: 
     app = "import os\nfrom hello import app\nos.read(os.open(os.environ['GATE'] + '/release', os.O_RDONLY), 1)\n"
     server = start("mine:app", "--graceful-timeout", "1", files={"mine.py": app}, env=gate.env)
     assert server.stop(timeout=10) == 0
+
+
+def test_a_log_rotation_does_not_kill_a_worker_that_ends(start: Start) -> None:
+    # The interpreter takes handlers back before it frees what modules hold, so this signal comes after that.
+    config = """
+import os, signal, sys
+class Last:
+    def __init__(self):
+        self.write, self.kill, self.pid, self.signum = os.write, os.kill, os.getpid(), signal.SIGUSR1
+    def __del__(self):
+        self.write(2, b"the last object goes\\n")
+        self.kill(self.pid, self.signum)
+def post_worker_init(worker):
+    sys.last = Last()
+"""
+    server = start("hello:app", config=config)
+    server.get("/")
+    assert server.stop() == 0
+    assert "the last object goes" in server.log
+    assert "was sent" not in server.log

@@ -134,15 +134,11 @@ impl Environs {
     ) -> Result<Bound<'py, PyDict>, EnvironError> {
         let peer = job.peer.as_mut().expect("a job that calls has its peer");
         let environ = self.of_head(py, &job.request, peer)?;
-        let shown = peer.shown(py, job.socket.as_ref())?;
+        let shown = peer.shown(py);
         environ.set_item(intern!(py, "REMOTE_ADDR"), &shown.remote_addr)?;
         if let Some(port) = &shown.remote_port {
             environ.set_item(intern!(py, "REMOTE_PORT"), port)?;
         }
-        if let Some(gate) = &job.gate {
-            shown.socket.bind(py).borrow_mut().begin(Arc::clone(gate));
-        }
-        environ.set_item(intern!(py, "gunicorn.socket"), &shown.socket)?;
         if let Some(proxied) = &shown.proxied {
             environ.set_item(intern!(py, "PROXY_PROTOCOL"), proxied.protocol)?;
             if let Some((address, port)) = &proxied.address {

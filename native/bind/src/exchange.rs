@@ -1,6 +1,7 @@
 //! The callables that an application gets with a request.
 //!
-//! Owns       `start_response`, the `write` it returns, and `wsgi.early_hints`: three faces of one object.
+//! Owns       `start_response`, the `write` it returns, `wsgi.early_hints` and `gunicorn.socket`: four faces of
+//!            one object.
 //! Never      outlives its exchange in effect: once the answer is finished, a call says so and does nothing.
 //! Invariant  it owns its job's outbox while the job is inside the application, and only then.
 
@@ -17,6 +18,7 @@ use rustix::io::Errno;
 
 use crate::callable::{Definition, answer, bound};
 use crate::chunk::Chunk;
+use crate::client_socket::ClientSocket;
 use crate::response::Response;
 use crate::response_head::early_hint;
 
@@ -43,6 +45,10 @@ pub struct Exchange {
     /// The response.
     pub response: Response,
     wire: Option<Wire>,
+    /// The duplicate of the client's socket that `gunicorn.socket` made, if it was used.
+    client_socket: Option<Py<PyAny>>,
+    /// The application has taken the connection over.
+    taken: bool,
     rules: Arc<WriteRules>,
     /// Bytes that left while the application ran, which the loop has not counted.
     sent_early: usize,
@@ -65,7 +71,15 @@ impl Exchange {
 impl Exchange {
     /// An exchange between two requests.
     pub fn new(server: &[u8], rules: Arc<WriteRules>) -> Self {
-        Self { response: Response::new(server), wire: None, rules, sent_early: 0, thread: 0 }
+        Self {
+            response: Response::new(server),
+            wire: None,
+            client_socket: None,
+            taken: false,
+            rules,
+            sent_early: 0,
+            thread: 0,
+        }
     }
 
     /// The application is entered: it may write.
@@ -79,6 +93,52 @@ impl Exchange {
     #[inline]
     pub fn leave(&mut self) -> Outbox<Chunk> {
         self.wire.take().map(|wire| wire.outbox).unwrap_or_default()
+    }
+
+    /// The connection's socket, while the job is inside the application.
+    pub fn open_socket(&self) -> Option<&Arc<OwnedFd>> {
+        self.wire.as_ref().map(|wire| &wire.socket)
+    }
+
+    /// The duplicate that was made for `gunicorn.socket`.
+    pub fn client_socket<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.client_socket.as_ref().map(|socket| socket.bind(py).clone())
+    }
+
+    /// Keeps it for the rest of the request.
+    pub fn keep_client_socket(&mut self, socket: &Bound<'_, PyAny>) {
+        self.client_socket = Some(socket.clone().unbind());
+    }
+
+    /// Bytes are about to be moved by the application, or a copy is made to move them by.
+    ///
+    /// # Errors
+    /// Its client was sent away because it took too long.
+    pub fn take_connection(&mut self) -> PyResult<()> {
+        let gate = self.wire.as_ref().and_then(|wire| wire.gate.as_ref());
+        if !self.taken && gate.is_some_and(|gate| !gate.take()) {
+            return Err(PyOSError::new_err(
+                "the request took longer than `timeout` and was answered with 504",
+            ));
+        }
+        self.taken = true;
+        Ok(())
+    }
+
+    /// Whether the application has taken the connection over.
+    pub fn is_taken(&self) -> bool {
+        self.taken
+    }
+
+    /// The request is over: a duplicate of its socket that was only looked at would keep the connection open. One
+    /// that an application speaks on ends when nobody has it any more.
+    #[inline]
+    pub fn let_go_of_socket(&mut self, is_free: bool) -> Option<Py<PyAny>> {
+        if self.taken && !is_free {
+            return None;
+        }
+        self.taken = false;
+        self.client_socket.take()
     }
 
     /// Bytes sent so far that nobody has counted.
@@ -240,6 +300,8 @@ pub struct Handles {
     pub start_response: Py<PyAny>,
     /// `wsgi.early_hints`.
     pub early_hints: Py<PyAny>,
+    /// `gunicorn.socket`.
+    pub socket: Py<ClientSocket>,
 }
 
 impl Handles {
@@ -249,6 +311,7 @@ impl Handles {
         Ok(Self {
             start_response: bound(py, &START_RESPONSE, &exchange)?,
             early_hints: bound(py, &EARLY_HINTS, &exchange)?,
+            socket: Py::new(py, ClientSocket::new(exchange.clone_ref(py)))?,
             exchange,
         })
     }
@@ -257,11 +320,12 @@ impl Handles {
     #[inline]
     pub fn are_free(&self) -> bool {
         // SAFETY: reads reference counts of objects that are alive, under the interpreter lock. The
-        // exchange itself is held here and by the two callables.
+        // exchange itself is held here and by the three others.
         unsafe {
             ffi::Py_REFCNT(self.start_response.as_ptr()) == 1
                 && ffi::Py_REFCNT(self.early_hints.as_ptr()) == 1
-                && ffi::Py_REFCNT(self.exchange.as_ptr()) == 3
+                && ffi::Py_REFCNT(self.socket.as_ptr()) == 1
+                && ffi::Py_REFCNT(self.exchange.as_ptr()) == 4
         }
     }
 }

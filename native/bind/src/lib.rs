@@ -13,6 +13,7 @@ mod attached;
 mod body;
 mod callable;
 mod chunk;
+mod client_socket;
 mod context;
 mod deadline;
 mod environ;

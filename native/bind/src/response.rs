@@ -116,7 +116,9 @@ impl Response {
         self.head_sent = true;
         let shown = match self.framing {
             ResponseFraming::Length(length) => Some(length),
-            ResponseFraming::Empty if may_say_length(&self.terms.method, self.status) => self.head.content_length,
+            ResponseFraming::Empty if may_say_length(&self.terms.method, self.status) => {
+                self.head.content_length
+            }
             _ => None,
         };
         outbox.push_with(|out| {

@@ -30,7 +30,6 @@ use crate::file_wrapper::FileWrapper;
 use crate::front::Front;
 use crate::input::Inputs;
 use crate::lineage::Birthplace;
-use crate::peer::ClientSocket;
 use crate::response::End;
 use crate::scoreboard::Slot;
 use crate::stock::Stock;
@@ -183,6 +182,7 @@ impl Wsgi {
             terms.keep_alive = request.may_keep_alive && request.head.keep_alive;
         }
         environ.set_item(intern!(py, "wsgi.early_hints"), &handles.early_hints)?;
+        environ.set_item(intern!(py, "gunicorn.socket"), &handles.socket)?;
         let context = Context::copy(py)?;
         Ok(Open { handles, environ: environ.unbind(), context, observer: None, entered_ns })
     }
@@ -320,7 +320,7 @@ impl Wsgi {
 
     /// The application raised: 500 if nothing has been sent, otherwise the answer breaks off.
     fn failed(&self, py: Python<'_>, open: &Open, error: PyErr) -> Outcome {
-        if error.is_instance_of::<PyStopIteration>(py) && has_taken_socket(py, open) {
+        if error.is_instance_of::<PyStopIteration>(py) && open.exchange(py).borrow().is_taken() {
             return Outcome::Aborted { reset: false };
         }
         let head_sent = open.exchange(py).borrow().response.head_sent;
@@ -366,7 +366,10 @@ impl Wsgi {
         }
         let Open { handles, environ, context, .. } = open;
         drop((environ, context)); // What they held may have been the last hold on a handle.
-        if handles.are_free() {
+        let is_free = handles.are_free();
+        let socket = handles.exchange.bind(py).borrow_mut().let_go_of_socket(is_free);
+        drop(socket); // Which may run Python code, so nothing is borrowed any more.
+        if is_free {
             self.handles.put(handles);
         }
     }
@@ -427,16 +430,6 @@ fn exception<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyAny> {
 /// Others that are no `Exception` (GreenletExit, gevent.Timeout) end what they were raised in.
 fn ends_process(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
-}
-
-/// Whether the application has taken the connection over, by `gunicorn.socket`.
-fn has_taken_socket(py: Python<'_>, open: &Open) -> bool {
-    let socket = open.environ.bind(py).get_item(intern!(py, "gunicorn.socket")).ok().flatten();
-    socket.is_some_and(|socket| {
-        socket
-            .cast::<ClientSocket>()
-            .is_ok_and(|socket| socket.try_borrow().is_ok_and(|socket| socket.is_taken()))
-    })
 }
 
 /// Puts an answer of the server's own into the outbox.

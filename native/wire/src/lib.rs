@@ -34,8 +34,8 @@ pub use parser::{HeadParser, Progress};
 pub use proxy::{Origin, ProxyRules, ProxyStep, parse_proxy_header};
 pub use refusal::{Refusal, RefusalKind};
 pub use response::{
-    LAST_CHUNK, ResponseFraming, is_hop_by_hop, may_say_length, push_chunk_head, push_refusal,
-    reason_phrase, response_framing,
+    LAST_CHUNK, ResponseFraming, is_hop_by_hop, may_say_length, push_chunk_head, push_refusal, reason_phrase,
+    response_framing,
 };
 pub use span::Span;
 pub use target::TargetForm;

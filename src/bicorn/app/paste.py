@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from bicorn.app.importer import AppModuleError, files_of, user_traceback
 from bicorn.errors import ConfigError
+from bicorn.extras import install_command
 
 
 def load_paste_app(
@@ -21,7 +22,9 @@ def load_paste_app(
     try:
         from paste.deploy import loadapp
     except ModuleNotFoundError:
-        raise ConfigError("paste: the package PasteDeploy is not installed: pip install 'bicorn[paste]'") from None
+        raise ConfigError(
+            f"paste: the package PasteDeploy is not installed: {install_command('pastedeploy')}"
+        ) from None
     try:
         app: Callable[..., object] = loadapp(
             uri if ":" in uri else f"config:{uri}", name=name, relative_to=os.getcwd(), global_conf=dict(defaults or {})

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from bicorn.extras import install_command
+
 if TYPE_CHECKING:
     from watchfiles import Change
 
@@ -91,7 +93,7 @@ class Reloader(threading.Thread):
         except ImportError:
             if self._engine != "auto":
                 self._notice(
-                    f"reload_engine {self._engine!r} needs the package watchfiles (pip install 'bicorn[reload]'); "
+                    f"reload_engine {self._engine!r} needs the package watchfiles ({install_command('watchfiles')}); "
                     f"looking every {POLL_INTERVAL_S:g} s instead."
                 )
             return self._poll

@@ -13,11 +13,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bicorn.cli import tables
 from bicorn.observe.control_client import ControlClient, ControlClientError, connect
 from bicorn.observe.control_path import find_socket_of, find_sockets
+from bicorn.observe.control_protocol import Refused
+
+IDENTITY_TIMEOUT_S: Final = 1.0  # for a line that only helps to choose
 
 
 def status(arguments: argparse.Namespace) -> str:
@@ -50,7 +53,7 @@ def scale(arguments: argparse.Namespace) -> str:
     """Set the number of workers."""
     result = _ask(arguments, "scale", {"workers": arguments.workers})
     wanted, before = result["workers_wanted"], result["workers_wanted_before"]
-    return _as_json(result) if arguments.json else f"{wanted} workers are wanted; before, it was {before}."
+    return _as_json(result) if arguments.json else f"Workers wanted: {wanted} (before: {before})."
 
 
 def stacks(arguments: argparse.Namespace) -> str:
@@ -112,8 +115,18 @@ def _the_only_one() -> Path:
             "no running server was found; say which one with --pid, --pidfile or --socket (one of another user is "
             "found as that user or as root)"
         )
-    choices = "\n".join(f"  --socket {path}" for path in found)
+    choices = "\n".join(tables.columns([(f"  --socket {path}", _identity(path)) for path in found]))
     raise ControlClientError(f"{len(found)} servers are running; say which one:\n{choices}")
+
+
+def _identity(path: Path) -> str:
+    """Give what a person knows a server by, as far as it answers."""
+    try:
+        with connect(str(path), IDENTITY_TIMEOUT_S) as client:
+            report = client.ask("status")
+    except (ControlClientError, Refused) as error:
+        return f"({error})"
+    return f"{report['name']} at {', '.join(report['listeners']) or '-'}"
 
 
 def _as_json(result: Mapping[str, Any]) -> str:

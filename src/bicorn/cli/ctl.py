@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from bicorn import __version__
 from bicorn.cli import adopt, control
 from bicorn.errors import BicornError, ExitCode
 from bicorn.observe.control_client import ControlClientError
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bicornctl", description="Commands to a running Bicorn, and chores around an installed one."
     )
+    parser.add_argument("-v", "--version", action="version", version=f"%(prog)s (version {__version__})")
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
     _add_control_commands(commands)
     _add_adopt(commands)

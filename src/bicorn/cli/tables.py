@@ -43,8 +43,13 @@ def stacks(result: Mapping[str, Any]) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Align columns: numbers would be to the right, but a person looks for the row, so all are to the left."""
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (heads, *rows)]
+    return columns((heads, *rows))
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Give rows as lines, each column as wide as its widest entry."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def duration(seconds: float) -> str:

@@ -17,6 +17,8 @@ from bicorn.config.setting import Setting, shown
 from bicorn.config.settings import Settings
 from bicorn.errors import ConfigError
 
+#: The names of the class that runs the application in threads only.
+GTHREAD: Final = frozenset({"gthread", "gunicorn.workers.gthread.ThreadWorker", "bicorn.workers.threads.ThreadWorker"})
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
@@ -83,8 +85,14 @@ def _directories(settings: Settings) -> Iterator[str]:
             yield f"{_where(settings, name)} is not allowed; it has to be a directory that exists"
 
 
+def _threads(settings: Settings) -> Iterator[str]:
+    if settings.worker_class in GTHREAD and not settings.threads:
+        yield f"{_where(settings, 'threads')} is not allowed: a gthread worker needs one at least"
+
+
 CHECKS: Final[tuple[Callable[[Settings], Iterator[str]], ...]] = (
     _workers,
+    _threads,
     _bind,
     _raw_env,
     _directories,

@@ -14,12 +14,20 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from bicorn import __version__
-from bicorn.config.setting import Setting
+from bicorn.config.setting import Absent, Setting
 from bicorn.config.sources import Given, Layer, Source
 from bicorn.config.spelling import nearest
 from bicorn.errors import ConfigError
 
 USAGE = "%(prog)s [OPTIONS] [APP_MODULE]"
+DESCRIPTION = (
+    "Serve the WSGI or ASGI application APP_MODULE: MODULE:NAME (run:app), or MODULE:FACTORY(). Without it, wsgi_app "
+    "in the configuration file names it."
+)
+
+
+#: Units that a number of does not make plain; what other settings count stands in their sentences.
+MEASURES = ("seconds", "milliseconds", "bytes")
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, with errors that name the variable and abbreviations that stay what they are in Gunicorn."""
 
     def __init__(self, prog: str, variable: str | None, ours: frozenset[str]) -> None:
-        super().__init__(prog=prog, usage=USAGE)
+        super().__init__(prog=prog, usage=USAGE, description=DESCRIPTION)
         self._variable = variable
         self._ours = ours
 
@@ -87,7 +95,14 @@ def _keywords(setting: Setting[Any]) -> dict[str, Any]:  # Any: add_argument's k
 
 def _help(setting: Setting[Any]) -> str:
     first = setting.doc.split(". ")[0].rstrip(".")
-    return f"{first} [{setting.default_text or setting.default()}]".replace("%", "%%")
+    missing = "" if setting.absent is None else _missing(setting.absent)
+    unit = f" {setting.unit}" if setting.unit is not None and setting.unit.startswith(MEASURES) else ""
+    return f"{first}{missing} [{setting.default_text or f'{setting.default()}{unit}'}]".replace("%", "%%")
+
+
+def _missing(absent: Absent) -> str:
+    classes = sorted(name for name in absent.classes if "." not in name)
+    return f" (only with -k {', '.join(classes)})" if classes else " (not in this version)"
 
 
 def parse(

@@ -197,7 +197,12 @@ def optional_text(metavar: str | None = None) -> Kind[str | None]:
     )
 
 
-def choice(*options: str, metavar: str | None = "STRING") -> Kind[str]:
+def one_of(options: Sequence[str]) -> str:
+    """Give the metavar of a choice, as argparse writes its own."""
+    return "{" + ",".join(options) + "}"
+
+
+def choice(*options: str) -> Kind[str]:
     """Make the kind of one word out of a few, in any case."""
 
     def parse(raw: object) -> str:
@@ -209,7 +214,7 @@ def choice(*options: str, metavar: str | None = "STRING") -> Kind[str]:
         name="one of " + ", ".join(options),
         allowed="one of " + ", ".join(repr(option) for option in options),
         parse=parse,
-        metavar=metavar,
+        metavar=one_of(options),
         none_is_default=True,
     )
 
@@ -236,7 +241,7 @@ PROXY_PROTOCOL: Final = Kind[str](
     name="one of off, v1, v2, auto",
     allowed="one of 'off', 'v1', 'v2', 'auto', or a bool (True means 'auto')",
     parse=parse_proxy_protocol,
-    metavar="MODE",
+    metavar=one_of(("off", "v1", "v2", "auto")),
     values="optional",
     alone="auto",
     none_is_default=True,
@@ -258,7 +263,7 @@ HTTP2_CLEARTEXT: Final = Kind[str](
     name="one of " + ", ".join(HTTP2_CLEARTEXT_WORDS),
     allowed="one of 'off', 'prior-knowledge', 'upgrade', 'both', or a bool (True means 'prior-knowledge')",
     parse=parse_http2_cleartext,
-    metavar="STRING",
+    metavar=one_of(HTTP2_CLEARTEXT_WORDS),
     none_is_default=True,
 )
 
@@ -445,7 +450,7 @@ RELOAD_ENGINE: Final = Kind[str](
     name="one of " + ", ".join(RELOAD_ENGINES),
     allowed="one of " + ", ".join(repr(engine) for engine in RELOAD_ENGINES),
     parse=parse_reload_engine,
-    metavar="STRING",
+    metavar=one_of(RELOAD_ENGINES),
 )
 
 STATSD_PORT: Final = 8125

@@ -10,6 +10,7 @@ import asyncio
 import importlib.util
 
 from bicorn.errors import ConfigError
+from bicorn.extras import install_command
 
 
 def chosen_loop(named: str) -> str:
@@ -26,7 +27,7 @@ def new_event_loop(kind: str) -> asyncio.AbstractEventLoop:
             import uvloop
         except ImportError:
             raise ConfigError(
-                "asgi_loop = 'uvloop': the package uvloop is not installed: pip install 'bicorn[uvloop]'"
+                f"asgi_loop = 'uvloop': the package uvloop is not installed: {install_command('uvloop')}"
             ) from None
         loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     else:

@@ -325,11 +325,11 @@ class Worker:
         self._exit(1)
 
     def begin_exit(self) -> None:
-        """From here on the process ends, and no signal to stop may interrupt its last hooks."""
+        """From here on the process ends: no signal to stop may interrupt its last hooks, and none may kill it."""
         self._is_leaving = True
         # Blocked rather than ignored: the interpreter takes handlers back while it ends, and a signal that is left
         # with none would then kill a process that is about to exit with 0.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*_STOP_SIGNALS, signal.SIGUSR1})
 
     def _exit(self, code: int) -> NoReturn:
         # While the application is being imported, SystemExit would look like an application that calls sys.exit().

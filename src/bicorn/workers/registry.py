@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from bicorn.config.spelling import nearest
 from bicorn.errors import ConfigError
+from bicorn.extras import install_command
 from bicorn.workers.base import Worker
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ MOVED: Final[Mapping[str, str]] = {
     "gunicorn.workers.gtornado.TornadoWorker": "bicorn.workers.tornado.TornadoWorker",
     "gunicorn.workers.gasgi.ASGIWorker": "bicorn.workers.asgi.AsgiWorker",
 }
-#: What to install when the module of a worker class, or one that it imports, is not there.
+#: Which package to install when the module of a worker class, or one that it imports, is not there.
 INSTALL: Final[Mapping[str, str]] = {
-    "gevent": "'bicorn[gevent]'",
-    "eventlet": "'bicorn[eventlet]'",
-    "tornado": "'bicorn[tornado]'",
-    "uvloop": "'bicorn[uvloop]'",
+    "gevent": "gevent",
+    "eventlet": "eventlet",
+    "tornado": "tornado",
+    "uvloop": "uvloop",
     "uvicorn": "uvicorn-worker",
     "uvicorn_worker": "uvicorn-worker",
     "aiohttp": "aiohttp",
@@ -122,7 +123,7 @@ def _not_installed(module_name: str, error: ModuleNotFoundError) -> str:
     package = missing.partition(".")[0]
     if package in INSTALL:
         instead = "; or use asgi, which needs no package" if package in ASGI_PACKAGES else ""
-        return f"the package {package} is not installed: pip install {INSTALL[package]}{instead}"
+        return f"the package {package} is not installed: {install_command(INSTALL[package])}{instead}"
     if missing != package and error.args:
         return str(error)  # A package that is there lacks a module; Bicorn's gunicorn namespace says which it has.
     return f"there is no module {missing!r}; check the name, and that its package is installed in this environment"

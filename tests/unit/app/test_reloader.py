@@ -162,4 +162,4 @@ def test_without_watchfiles_it_polls_and_says_so_to_who_asked(
     watched.reloader.start()
     (tmp_path / "file").write_text("22")
     assert watched.change() == str(tmp_path / "file")
-    assert len([text for text in watched.notices if "pip install 'bicorn[reload]'" in text]) == told
+    assert len([text for text in watched.notices if "pip install 'watchfiles>=" in text]) == told

@@ -91,6 +91,7 @@ def test_a_worker_class_may_be_a_class(load: Load) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (["-k", "gthread", "--threads", "0"], r"threads = 0 \(--threads\) is not allowed: a gthread worker needs"),
         (["-b", "localhost:http"], "'http' is not a port .*HOST:PORT"),
         (["-b", "::1"], "needs brackets"),
         (["-b", "8000"], r"bind = \['8000'\] \(--bind\) is not allowed: a port alone is written ':8000'"),

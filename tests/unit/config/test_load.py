@@ -169,6 +169,21 @@ def test_help_and_version_exit_with_0(load: Load, capsys: pytest.CaptureFixture[
     assert "--limit-request-field_size" in out
 
 
+def test_help_says_what_can_be_given(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        load("--help")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "MODULE:NAME (run:app), or MODULE:FACTORY()" in out
+    assert "--asgi-loop {auto,asyncio,uvloop} The event loop" in out
+    assert "--reload-engine {auto,poll,watchfiles,inotify} How" in out
+    assert "The class of the workers: sync, gthread, gevent, eventlet, tornado or asgi," in out
+    assert "aborted and replaced [30 seconds]" in out
+    assert "before it drains [0 bytes]" in out
+    assert "run the application [1]" in out
+    assert "HOST:PORT or unix://PATH (not in this version) [None]" in out
+    assert "The file of the certificate (only with -k tornado) [None]" in out
+
+
 def test_flags_of_the_guide(load: Load) -> None:
     settings = load(
         *shlex.split("--workers 3 --bind 0.0.0.0:8000 -k sync --timeout 60 --keep-alive 5 --max-requests 1000"),

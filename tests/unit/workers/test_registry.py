@@ -101,9 +101,9 @@ def test_what_leads_to_no_class_is_explained(module: types.ModuleType, name: str
 @pytest.mark.parametrize(
     ("name", "package", "advice"),
     [
-        ("gevent", "gevent", r"'bicorn\[gevent\]'"),
-        ("eventlet", "eventlet", r"'bicorn\[eventlet\]'"),
-        ("tornado", "tornado", r"'bicorn\[tornado\]'"),
+        ("gevent", "gevent", r"'gevent>=[\d.]+'$"),
+        ("eventlet", "eventlet", r"'eventlet>=[\d.]+'$"),
+        ("tornado", "tornado", r"'tornado>=[\d.]+'$"),
         ("geventwebsocket.gunicorn.workers.GeventWebSocketWorker", "geventwebsocket", "gevent-websocket"),
         ("uvicorn_worker.UvicornWorker", "uvicorn_worker", "uvicorn-worker; or use asgi, which needs no package"),
         ("uvicorn.workers.UvicornWorker", "uvicorn", "uvicorn-worker; or use asgi, which needs no package"),

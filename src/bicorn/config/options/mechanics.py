@@ -227,7 +227,7 @@ class LeniencyOptions(Options, section="Server Mechanics"):
     )
     header_map = Setting(
         default="drop",
-        kind=choice("drop", "refuse", "dangerous", metavar=None),
+        kind=choice("drop", "refuse", "dangerous"),
         cli=("--header-map",),
         doc="What happens to fields with underscores in their names, which look like others in environ: drop them, "
         "refuse the request with 400, or take them (dangerous).",

@@ -24,7 +24,8 @@ class WorkerProcessesOptions(Options, section="Worker Processes"):
         default="sync",
         kind=CLASS,
         cli=("-k", "--worker-class"),
-        doc="The class of the workers: a name, a dotted path, or (in a configuration file) a class.",
+        doc="The class of the workers: sync, gthread, gevent, eventlet, tornado or asgi, the dotted path of another "
+        "one, or (in a configuration file) a class.",
     )
     threads = Setting(
         default=1,

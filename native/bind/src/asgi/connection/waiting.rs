@@ -38,6 +38,9 @@ impl Conn {
     #[cold]
     pub fn dismiss(self: &Rc<Self>, py: Python<'_>, turn: Turn, terms: Terms) {
         self.exchange.take();
+        if turn == Turn::Forget {
+            self.shared.found_gone();
+        }
         match turn {
             _ if self.is_lost() => self.forget(py),
             Turn::Refuse(kind) => self.turn_away(py, terms, kind),

@@ -40,10 +40,10 @@ pub use python::AsgiServer;
 pub const NEVER: u64 = u64::MAX;
 
 /// A loop that does not come to look at its clock for so long may have kept requests waiting, or had none.
-const HELD_UP_NS: u64 = 10_000_000;
+const HELD_UP_NS: u64 = 100_000_000;
 
-/// For how long after that those who come are asked whether they are still there.
-const AFTERMATH_NS: u64 = 1_000_000_000;
+/// For how long after that, and after each that has gone, requests are asked whether their clients are there.
+const AFTERMATH_NS: u64 = 100_000_000;
 
 /// Exchanges that are kept for further requests.
 const SPARE_HANDLES_MAX: usize = 64;
@@ -93,7 +93,7 @@ pub struct Shared {
     spare: RefCell<Vec<Handles>>,
     clock: RefCell<Clock>,
     pub now_ns: Cell<u64>,
-    /// When the loop was found to have rested, or to have been held up, last.
+    /// When the loop was last found to have rested, or been held up, or a client to have gone.
     held_up_ns: Cell<u64>,
 }
 
@@ -114,11 +114,16 @@ impl Shared {
         now
     }
 
-    /// Whether requests may have waited in the kernel. One that rests says so too: then a question costs nobody
-    /// anything, and a loop that is always busy with short steps never asks.
+    /// Whether requests may have waited in the kernel. A loop that had nothing to do says so too, and then the
+    /// question costs nobody anything; one that is busy with short steps asks only while it finds some gone.
     #[inline]
     pub fn was_held_up(&self) -> bool {
         self.now_ns.get() - self.held_up_ns.get() < AFTERMATH_NS
+    }
+
+    /// A request was found whose client has gone: it will not be the only one.
+    pub fn found_gone(&self) {
+        self.held_up_ns.set(self.now_ns.get());
     }
 
     /// The last reading, in milliseconds.
