@@ -395,10 +395,11 @@ async def deadline(scope: Message, receive: Receive, send: Send) -> None:
 
 async def shared(scope: Message, receive: Receive, send: Send) -> None:
     """Write into whatever a careless application writes into."""
-    before = [len(scope["headers"]), scope["state"].get("mark"), scope.get("extra")]
+    dicts = [scope, scope["state"], scope["extensions"], scope["asgi"]]
+    before = [len(scope["headers"]), *(values.get("mark") for values in dicts)]
     scope["headers"].append((b"x-added", b"1"))
-    scope["state"]["mark"] = 1
-    scope["extra"] = 1
+    for values in dicts:
+        values["mark"] = 1
     await answer(send, before)
 
 

@@ -191,7 +191,7 @@ def test_what_a_careless_application_writes_into_is_its_own(routes: Server) -> N
     with routes.connection() as (sock, reader):
         for _ in range(4):
             sock.sendall(b"GET /shared HTTP/1.1\r\nHost: h\r\n\r\n")
-            assert json.loads(reader.read_answer().body) == [1, None, None]
+            assert json.loads(reader.read_answer().body) == [1, None, None, None, None]
 
 
 def test_pipelined_requests_are_answered_in_order(routes: Server) -> None:
@@ -210,6 +210,20 @@ def test_a_client_that_closes_its_side_still_gets_its_answer(routes: Server) -> 
         sock.sendall(b"GET /timeouts HTTP/1.1\r\nHost: h\r\n\r\n")
         sock.shutdown(socket.SHUT_WR)
         assert reader.read_answer().status == 200
+
+
+@pytest.mark.parametrize(
+    "last", [b"", b"GET /hello HT", b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nha"]
+)
+@pytest.mark.parametrize("first", ["timeouts", "hello", "wait-for-disconnect"])
+def test_whole_requests_before_a_half_close_are_answered(routes: Server, first: str, last: bytes) -> None:
+    """More of them than are begun in one turn; half a request at the end gets no answer."""
+    paths = [first, *["timeouts", "hello"] * 20]
+    with routes.connection() as (sock, reader):
+        sock.sendall(b"".join(f"GET /{path} HTTP/1.1\r\nHost: h\r\n\r\n".encode() for path in paths) + last)
+        sock.shutdown(socket.SHUT_WR)
+        assert [reader.read_answer().status for _ in paths] == [200] * len(paths)
+        assert reader.read_to_close() == b""
 
 
 def test_half_a_body_is_a_disconnect(routes: Server) -> None:

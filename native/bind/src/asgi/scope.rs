@@ -1,7 +1,7 @@
 //! The scope of an HTTP request, as ASGI 3.0 has it.
 //!
 //! Owns       what a request's head becomes in Python, and the memory of heads that come again.
-//! Never      gives two requests one object that applications write to: the scope, its headers, its state.
+//! Never      gives two requests one object that applications write to: the scope, its headers, and the dicts in it.
 //! Invariant  a head that is remembered makes the same scope as when it is parsed, but for the
 //!            connection's own client and server.
 
@@ -117,7 +117,8 @@ pub struct Made {
 /// Makes scopes.
 pub struct Scopes {
     template: Py<PyDict>,
-    state: Py<PyDict>,
+    /// Keys of the scope whose values are dicts: middleware writes into them, so each request has its own.
+    dicts: Vec<(Py<PyAny>, Py<PyDict>)>,
     trust: Trust,
     casefold_method: bool,
     names: Names,
@@ -159,9 +160,14 @@ impl Scopes {
         trust: Trust,
         casefold_method: bool,
     ) -> Self {
+        let dicts_of_template = template.bind(py).iter().filter_map(|(key, value)| {
+            let dict = value.cast_into::<PyDict>().ok()?;
+            Some((key.unbind(), dict.unbind()))
+        });
+        let state = (intern!(py, "state").clone().into_any().unbind(), state);
         Self {
+            dicts: dicts_of_template.chain([state]).collect(),
             template,
-            state,
             trust,
             casefold_method,
             names: Names::default(),
@@ -194,7 +200,9 @@ impl Scopes {
             Bound::from_owned_ptr_or_err(py, ffi::PyList_GetSlice(made.headers.as_ptr(), 0, isize::MAX))?
         };
         scope.set_item(intern!(py, "headers"), headers)?;
-        scope.set_item(intern!(py, "state"), copy(py, &self.state)?)?;
+        for (key, dict) in &self.dicts {
+            scope.set_item(key, copy(py, dict)?)?;
+        }
         scope.set_item(intern!(py, "server"), &peer.server)?;
         if !made.forwarded {
             scope.set_item(intern!(py, "client"), &peer.client().client)?;

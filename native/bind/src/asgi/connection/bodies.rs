@@ -144,6 +144,6 @@ impl Conn {
         let readable = self.decoder.borrow().is_none()
             || (!self.continue_due.get()
                 && self.body_left.get().is_some_and(|left| left <= self.shared.read_ahead as u64));
-        readable && !self.eof.get() && self.shared.may_go_on()
+        readable && self.shared.may_go_on()
     }
 }

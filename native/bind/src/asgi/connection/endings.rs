@@ -20,7 +20,9 @@ impl Conn {
         if self.phase.get() == Phase::Lost {
             return self.forget(py);
         }
-        if !keep_alive || self.eof.get() {
+        // While `drive` is on the stack it has the input, and looks for the end itself.
+        let over = self.eof.get() && !self.driving.get() && self.input.borrow().is_empty();
+        if !keep_alive || over {
             self.phase.set(Phase::Ending);
             if !self.driving.get() {
                 let unread = !self.input.borrow().is_empty();

@@ -199,27 +199,34 @@ impl Conn {
         self.shared.read_clock();
         self.eof.set(true);
         match self.phase.get() {
-            // The request will never be complete: nobody waits for an answer to half of one.
-            Phase::Busy if self.decoder.borrow().is_some() => {
-                self.out.closed.set(true);
-                false
-            }
-            Phase::Busy if self.exchange.borrow().is_some() => {
-                // The client may only have closed its own side; so it gets its answer, if that does not
-                // take longer than an application may take after its client has left.
-                self.patience(self.shared.timeouts.disconnect_ms);
-                if let Some(exchange) = self.exchange(py) {
-                    exchange.get().disconnect(py);
-                }
-                self.on_websocket(py, |websocket| websocket.disconnected(py));
-                true
-            }
+            Phase::Busy => self.outlives_eof(py),
+            // Whole requests may wait for their turn.
+            Phase::Idle if !self.input.borrow().is_empty() => true,
             Phase::Closing => true,
             _ => {
                 self.phase.set(Phase::Closing);
                 false
             }
         }
+    }
+
+    /// Whether the request that has begun is still to be answered although nothing more will come.
+    pub(super) fn outlives_eof(self: &Rc<Self>, py: Python<'_>) -> bool {
+        // It will never be complete: nobody waits for an answer to half of one.
+        if self.decoder.borrow().is_some() {
+            self.out.closed.set(true);
+            return false;
+        }
+        let Some(exchange) = self.exchange(py) else {
+            self.phase.set(Phase::Closing);
+            return false;
+        };
+        // The client may only have closed its own side; so it gets its answer, if that does not take longer
+        // than an application may take after its client has left.
+        self.patience(self.shared.timeouts.disconnect_ms);
+        exchange.get().disconnect(py);
+        self.on_websocket(py, |websocket| websocket.disconnected(py));
+        true
     }
 
     pub(super) fn lost(self: &Rc<Self>, py: Python<'_>) {

@@ -110,6 +110,9 @@ impl Conn {
         }
         self.driving.set(false);
         let rest = &all[at..];
+        if self.eof.get() {
+            self.drive_past_eof(py, rest.is_empty());
+        }
         if self.phase.get() == Phase::Ending {
             return self.end(py, !rest.is_empty());
         }
@@ -130,6 +133,17 @@ impl Conn {
         }
         if self.input.borrow().len() > self.shared.read_ahead && self.phase.get() != Phase::Head {
             self.pause_reading(py);
+        }
+    }
+
+    /// Nothing comes after what was read: `all` of it has been begun, or a part waits.
+    #[cold]
+    fn drive_past_eof(self: &Rc<Self>, py: Python<'_>, all: bool) {
+        match self.phase.get() {
+            Phase::Busy if !self.outlives_eof(py) => self.out.tell(py, "close"),
+            Phase::Idle if all => self.phase.set(Phase::Ending),
+            Phase::Head => self.phase.set(Phase::Ending), // The rest of it will never come.
+            _ => {}
         }
     }
 
