@@ -106,10 +106,12 @@ def count_statuses(sock: socket.socket, data: bytes, statuses: Counter[int]) -> 
     with contextlib.suppress(ConnectionResetError):
         reader.pending = bytearray(reader.read_to_close())
     while reader.pending:
-        # The application answers HEAD and CONNECT by a field, because there is no body to answer in.
-        head = reader.pending.split(b"\r\n\r\n", 1)[0]
+        # The application answers HEAD and CONNECT by a field, because there is no body to answer in; and what was
+        # refused ends the connection.
+        head, _, rest = reader.pending.partition(b"\r\n\r\n")
+        has_no_body = b"\r\nX-Seen:" in head or (b"\r\nConnection: close" in head and not rest and b"HEAD " in data)
         try:
-            statuses[reader.read_answer("HEAD" if b"\r\nX-Seen:" in head else "GET").status] += 1
+            statuses[reader.read_answer("HEAD" if has_no_body else "GET").status] += 1
         except AssertionError as error:
             raise AssertionError(f"not a whole answer to {data!r}") from error
 

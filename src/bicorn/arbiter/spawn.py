@@ -16,6 +16,8 @@ What a fork inherits
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -84,9 +86,23 @@ def fork_template(leave_arbiter: Callable[[], None], live_on: Callable[[], NoRet
 def live(spawner: Spawner, worker: Worker) -> NoReturn:
     """Live the life of a worker; if it then becomes a template, those of the workers forked from it."""
     while True:
-        template = _serve(spawner, worker)
+        try:
+            template = _serve(spawner, worker)
+        except SystemExit as told:
+            if worker.has_stuck_threads():
+                _exit_beside_threads(told.code)
+            raise
         # Each turn is another process: this returns in the fork, outside of every frame of the worker before.
         worker = template.serve()
+
+
+def _exit_beside_threads(code: str | int | None) -> NoReturn:
+    """Exit without the end of the interpreter, which would unwind threads through frames that are not Python's."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _serve(spawner: Spawner, worker: Worker) -> TemplateProcess:

@@ -328,6 +328,10 @@ class Worker:
         self.cfg.worker_abort(self)
         self._exit(1)
 
+    def has_stuck_threads(self) -> bool:
+        """Whether threads of this class are in the middle of a request that nobody waits for any more."""
+        return False
+
     def begin_exit(self) -> None:
         """From here on the process ends: no signal to stop may interrupt its last hooks, and none may kill it."""
         self._is_leaving = True

@@ -45,6 +45,9 @@ class ThreadWorker(NativeWorker):
             self.threads.append(thread)
         loop.watch()
 
+    def has_stuck_threads(self) -> bool:
+        return any(thread.is_alive() for thread in self.threads)
+
     def request_late(self, thread: int, request: str, age_s: float, answered: bool) -> None:
         """A request takes longer than `timeout`: say where it is; its thread cannot be taken back, so others follow."""
         told = "its client was answered 504" if answered else "its answer had begun and was broken off"
