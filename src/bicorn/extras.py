@@ -8,7 +8,6 @@ Invariant  the command works wherever Bicorn itself came from: it names the pack
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 
 
@@ -27,6 +26,8 @@ def _requirement(package: str) -> str:
 
 
 def _requirements() -> list[str]:
+    import importlib.metadata  # A tenth of a start, for an error.
+
     try:
         return importlib.metadata.requires("bicorn") or []
     except importlib.metadata.PackageNotFoundError:  # run from its source, without having been installed

@@ -200,6 +200,23 @@ def test_a_configuration_may_name_worker_classes(serve: Serve) -> None:
     assert "Using worker: plain" in server.log
 
 
+@pytest.mark.parametrize(
+    ("module", "base"), [("sync", "SyncWorker"), ("gthread", "ThreadWorker"), ("ggevent", "GeventWorker")]
+)
+def test_an_override_that_nobody_calls_is_warned_of(serve: Serve, module: str, base: str) -> None:
+    mine = (
+        f"from gunicorn.workers.{module} import {base}\n"
+        f"class Mine({base}):\n    def handle_request(self, *args):\n        raise AssertionError\n"
+        f"class Plain({base}):\n    def handle_error(self, *args):\n        pass\n"
+    )
+    server = serve("hello:app", "-k", "mine.Mine", files={"mine.py": mine})
+    assert server.get("/").status == 200
+    assert "[WARNING] mine.Mine overrides handle_request(), which is never called: native code" in server.log
+    quiet = serve("hello:app", "-k", "mine.Plain", files={"mine.py": mine})
+    assert quiet.get("/").status == 200
+    assert "overrides" not in quiet.log
+
+
 @pytest.mark.parametrize("name", ["gunicorn.workers.sync.SyncWorker", "plain_worker:PlainWorker"])
 def test_a_worker_class_may_be_named_so(serve: Serve, name: str) -> None:
     assert serve("hello:app", "-k", name).get("/").status == 200

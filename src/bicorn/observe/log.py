@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 import inspect
 import io
 import logging
@@ -390,6 +389,8 @@ def _dotted(name: str) -> object:
 
 
 def _entry_point(uri: str) -> object:
+    import importlib.metadata  # A tenth of a start, for the few who name a class so.
+
     distribution, _, name = uri.removeprefix("egg:").partition("#")
     for entry in importlib.metadata.distribution(distribution).entry_points:
         if entry.group == "gunicorn.loggers" and entry.name == (name or "Logger"):

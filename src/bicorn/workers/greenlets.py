@@ -39,6 +39,7 @@ class GreenWorker(NativeWorker):
     @classmethod
     def check_config(cls, cfg: Settings, log: Logger) -> None:
         """Say in the arbiter's log what has no effect, or an effect that nobody wants."""
+        super().check_config(cfg, log)
         if cfg.threads > 1:
             log.info(
                 "threads = %s has no effect: each request runs in a greenlet, and worker_connections = %s bounds them",

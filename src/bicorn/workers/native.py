@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
-from typing import Any, ClassVar, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Protocol
 
 from bicorn._core import AccessLog, Deadline
 from bicorn.app.interface import Interface
@@ -34,6 +34,10 @@ from bicorn.workers.gateway import (
     is_nameless,
 )
 from bicorn.workers.incidents import Incidents
+
+if TYPE_CHECKING:
+    from bicorn.config import Settings
+    from bicorn.observe.log import Logger
 
 #: Settings that the loop takes as they are.
 _PASSED_ON: Final = (
@@ -55,6 +59,12 @@ _PASSED_ON: Final = (
 COLLECTIONS_A_FULL_ONE: Final = 10
 
 
+#: Methods of Gunicorn's sync, gthread and gevent workers that subclasses override; native code stands in their place.
+_NEVER_CALLED: Final = frozenset(
+    {"accept", "enqueue_req", "finish_request", "handle", "handle_request", "run_for_multiple", "run_for_one"}
+)
+
+
 class NativeLoop(Protocol):
     """A loop of `bicorn._core`, as far as signals reach it."""
 
@@ -73,6 +83,18 @@ class NativeWorker(Worker):
     MULTITHREAD: ClassVar[bool] = False
     #: Whether this class knows when requests are over, so that garbage can be collected in between.
     COLLECTS: ClassVar[bool] = False
+
+    @classmethod
+    def check_config(cls, cfg: Settings, log: Logger) -> None:
+        """Say in the arbiter's log which methods of a subclass nobody will call."""
+        theirs = [vars(base) for base in cls.__mro__ if not base.__module__.startswith("bicorn.")]
+        idle = sorted(_NEVER_CALLED.intersection(name for names in theirs for name in names))
+        if idle:
+            log.warning(
+                "%s.%s overrides %s, which is never called: native code reads the requests. What it does belongs into "
+                "the hooks pre_request and post_request, or into a WSGI middleware",
+                cls.__module__, cls.__qualname__, " and ".join(f"{name}()" for name in idle),
+            )  # fmt: skip
 
     loop: NativeLoop | None = None
     incidents: Incidents

@@ -8,7 +8,6 @@ Invariant  what load_worker_class gives is a subclass of bicorn.workers.base.Wor
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -130,6 +129,8 @@ def _not_installed(module_name: str, error: ModuleNotFoundError) -> str:
 
 
 def _entry_point(uri: str) -> object:
+    import importlib.metadata  # A tenth of a start, for the few who name a class so.
+
     distribution, _, name = uri.removeprefix("egg:").partition("#")
     try:
         entries = importlib.metadata.distribution(distribution).entry_points
