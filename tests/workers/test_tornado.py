@@ -149,6 +149,63 @@ def test_a_wsgi_application_that_raises_is_answered_with_500(serve: Serve) -> No
     server.wait_for_log(r"Error handling request GET /x\nTraceback[\s\S]*ZeroDivisionError")
 
 
+#: What an application may say, and what the client then reads: status, body, Content-Length.
+ANSWERS = [
+    ("/?status=204&length=5", 204, b"", None),
+    ("/?status=204&stream=1&blocks=3", 204, b"", None),
+    ("/?status=304&length=5", 304, b"", "5"),
+    ("/?length=7&blocks=3", 200, b"x" * 7, "7"),
+    ("/?length=0", 200, b"", "0"),
+    ("/?field=Transfer-Encoding:chunked", 200, b"xxxxx", "5"),
+    ("/?field=Connection:close&field=Upgrade:h2c", 200, b"xxxxx", "5"),
+    ("/?status=100", 500, b"", "0"),
+    ("/?status=20", 500, b"", "0"),
+    ("/?status=1000", 500, b"", "0"),
+]
+
+
+@pytest.mark.parametrize(("target", "status", "body", "length"), ANSWERS)
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_no_byte_of_a_wsgi_answer_is_taken_for_the_next(
+    serve_module: Serve, threads: str, target: str, status: int, body: bytes, length: str | None
+) -> None:
+    server = serve_module("framing:app", "-k", "tornado", "--threads", threads)
+    with server.connection() as (sock, reader):
+        for method in ("GET", "HEAD"):
+            sock.sendall(f"{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            answer = reader.read_answer(method)
+            assert (answer.status, answer.body) == (status, body if method == "GET" else b"")
+            assert answer.header_values("Content-Length") == ([] if length is None else [length])
+            assert [answer.header(name) for name in ("Transfer-Encoding", "Upgrade")] == [None, None]
+            assert len(answer.header_values("Date")) == 1
+        sock.sendall(GET % b"/?length=5")
+        assert reader.read_answer().body == b"xxxxx"
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize("error", ["StopIteration", "GeneratorExit"])
+def test_what_no_future_holds_is_answered_with_500(serve: Serve, error: str, threads: str) -> None:
+    app = f"def app(environ, start_response):\n    raise {error}\n"
+    server = serve("broken:app", "-k", "tornado", "--threads", threads, files={"broken.py": app})
+    assert server.get("/").status == 500
+    server.wait_for_log(f"the application raised {error}")
+
+
+def test_a_wsgi_application_starts_its_answer_once(serve: Serve) -> None:
+    app = """
+def app(environ, start_response):
+    write = start_response("200 OK", [])
+    write(b"written,")
+    try:
+        start_response("201 Created", [])
+    except AssertionError:
+        yield b"refused,"
+    yield from environ["wsgi.file_wrapper"](__import__("io").BytesIO(b"of a file"))
+"""
+    answer = serve("once:app", "-k", "tornado", files={"once.py": app}).get("/")
+    assert (answer.status, answer.body) == (200, b"written,refused,of a file")
+
+
 def test_threads_run_wsgi_applications_beside_each_other(serve: Serve, gate: Gate) -> None:
     server = serve("gated:app", "-k", "tornado", "--threads", "2", env=gate.env)
     with server.connection() as (first, first_reader), server.connection() as (second, second_reader):

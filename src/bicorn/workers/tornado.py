@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Final
 
-from tornado.httputil import HTTPHeaders, HTTPServerConnectionDelegate, HTTPServerRequest, ResponseStartLine
+from tornado.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
 from tornado.ioloop import IOLoop, PeriodicCallback
 from tornado.web import Application
 from tornado.wsgi import WSGIContainer
@@ -23,9 +23,9 @@ from bicorn.app.interface import Interface, require_wsgi
 from bicorn.net.tls import make_context
 from bicorn.workers.accepting import Acceptor
 from bicorn.workers.base import Worker
-from bicorn.workers.gateway import ErrorStream
 from bicorn.workers.incidents import Incidents
 from bicorn.workers.tornado_server import Observer, Server
+from bicorn.workers.tornado_wsgi import Container
 
 #: Tornado wants a number; no body is longer (RFC 9110 leaves the length open, our own parser stops here as well).
 NO_LIMIT: Final = 2**63 - 1
@@ -143,69 +143,6 @@ class TornadoWorker(Worker):
             await asyncio.wait_for(self.server.drain(), self.cfg.graceful_timeout)
         except asyncio.TimeoutError:
             self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
-
-
-class Container(WSGIContainer):
-    """Tornado's container, with an answer for an application that fails."""
-
-    def __init__(self, app: Any, worker: TornadoWorker, executor: ThreadPoolExecutor | None) -> None:
-        super().__init__(_fitting(app), executor)
-        self._worker = worker
-        self._errors = ErrorStream(worker.cfg.errorlog)
-
-    async def handle_request(self, request: HTTPServerRequest) -> None:
-        """Answer, with 500 if the application raises: Tornado would leave the client waiting."""
-        try:
-            await super().handle_request(request)
-        except Exception as error:
-            self._worker.log.error("Error handling request %s %s", request.method, request.uri, exc_info=error)
-            _refuse(request)
-
-    def environ(self, request: HTTPServerRequest) -> dict[str, Any]:
-        """Give Tornado's environ, with what the other worker classes have in theirs."""
-        environ: dict[str, Any] = super().environ(request)
-        environ["RAW_URI"] = request.uri
-        environ["SERVER_SOFTWARE"] = os.environ["SERVER_SOFTWARE"]
-        environ["wsgi.errors"] = self._errors
-        environ["wsgi.multiprocess"] = self._worker.cfg.workers > 1
-        return environ
-
-
-def _fitting(app: Any) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
-    """The application, with answers as Tornado takes them: it refuses what other servers mend."""
-
-    def fitting(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        fields: list[tuple[str, str]] = []
-
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            fields[:] = [(name, value.strip(" \t")) for name, value in headers]  # Django begins cookies with a space.
-            return start_response(status, fields, exc_info)
-
-        body: Iterable[bytes] = app(environ, start)
-        return _without_body(body, fields) if environ["REQUEST_METHOD"] == "HEAD" else body
-
-    return fitting
-
-
-def _without_body(body: Iterable[bytes], fields: list[tuple[str, str]]) -> Iterable[bytes]:
-    """Give nothing in the body's place, and leave its length in the fields."""
-    try:
-        length = sum(map(len, body))
-    finally:
-        close = getattr(body, "close", None)
-        if close is not None:
-            close()
-    if not any(name.lower() == "content-length" for name, _ in fields):
-        fields.append(("Content-Length", str(length)))
-    return []
-
-
-def _refuse(request: HTTPServerRequest) -> None:
-    # The container writes head and body at once and as its last act, so nothing has been sent yet.
-    connection: Any = request.connection
-    status = ResponseStartLine("HTTP/1.1", 500, "Internal Server Error")
-    connection.write_headers(status, HTTPHeaders({"Content-Length": "0"}))
-    connection.finish()
 
 
 def _is_tornados(app: object) -> bool:

@@ -174,6 +174,8 @@ class Exchange(HTTPMessageDelegate):
         """Take note of the answer's head, which is about to be sent."""
         if self._server.is_draining:
             headers["Connection"] = "close"
+        if start_line.code == 204:  # Tornado's container writes a length, which a 204 must not have (RFC 9110, 8.6).
+            headers.pop("Content-Length", None)
         if start_line.code >= 200:
             self.answer = Response(f"{start_line.code} {start_line.reason}", list(headers.get_all()), 0)
 

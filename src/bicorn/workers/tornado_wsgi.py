@@ -1,0 +1,150 @@
+"""A WSGI application in Tornado's container, which sends whatever it is given: here it is given what may be sent.
+
+Owns       the answer of one WSGI application until it is whole, and what PEP 3333 and HTTP ask of it.
+Never      writes to a client: the container does, head and body at once and as its last act.
+Invariant  a body is as long as the head says, or shorter, and there is none where the status or a HEAD forbids it: else
+           the client would take the rest of it for the answer to its next request.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine, format_timestamp
+from tornado.wsgi import WSGIContainer
+
+from bicorn._core import FileWrapper
+from bicorn.workers.gateway import ErrorStream
+
+if TYPE_CHECKING:
+    from bicorn.workers.base import Worker
+
+#: A status that ends a request (a 1xx does not: RFC 9110, 15.2) and a reason without controls.
+STATUS = re.compile(r"([2-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?", re.ASCII)
+
+#: Fields about the connection, which PEP 3333 forbids to applications; the native loop drops the same.
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+#: Statuses whose answers have no body (RFC 9112, 6.3).
+WITHOUT_BODY = (204, 304)
+
+
+class Container(WSGIContainer):
+    """Tornado's container, with an answer for an application that fails."""
+
+    def __init__(self, app: Any, worker: Worker, executor: ThreadPoolExecutor | None) -> None:
+        super().__init__(_fitting(app), executor)
+        self._worker = worker
+        self._errors = ErrorStream(worker.cfg.errorlog)
+
+    async def handle_request(self, request: HTTPServerRequest) -> None:
+        """Answer, with 500 if the application raises: Tornado would leave the client waiting."""
+        try:
+            await super().handle_request(request)
+        except Exception as error:
+            self._worker.log.error("Error handling request %s %s", request.method, request.uri, exc_info=error)
+            _refuse(request)
+
+    def environ(self, request: HTTPServerRequest) -> dict[str, Any]:
+        """Give Tornado's environ, with what the other worker classes have in theirs."""
+        environ: dict[str, Any] = super().environ(request)
+        environ["RAW_URI"] = request.uri
+        environ["SERVER_SOFTWARE"] = os.environ["SERVER_SOFTWARE"]
+        environ["wsgi.errors"] = self._errors
+        environ["wsgi.multiprocess"] = self._worker.cfg.workers > 1
+        environ["wsgi.input_terminated"] = True
+        environ["wsgi.file_wrapper"] = FileWrapper
+        return environ
+
+
+def _fitting(app: Callable[..., Iterable[bytes]]) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
+    """The application, with answers as Tornado takes them: it refuses or sends on what other servers mend."""
+
+    def fitting(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        answer = _Answer()
+        try:
+            answer.collect(app(environ, answer.start_response))
+        except (StopIteration, GeneratorExit) as error:
+            # No Future takes the one, no task survives the other: the client would wait for ever.
+            raise RuntimeError(f"the application raised {type(error).__name__}") from error
+        status, fields, body = answer.of(environ["REQUEST_METHOD"])
+        start_response(status, fields)
+        return [body]
+
+    return fitting
+
+
+class _Answer:
+    """What the application has said so far."""
+
+    def __init__(self) -> None:
+        self._head: tuple[int, str, list[tuple[str, str]]] | None = None
+        self._blocks: list[bytes] = []
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        """`start_response` of PEP 3333; nothing is ever sent when it is called."""
+        if self._head is not None and exc_info is None:
+            raise AssertionError("start_response() was called a second time without exc_info (PEP 3333)")
+        read = STATUS.fullmatch(status)
+        if read is None:
+            raise ValueError(f"invalid status {status!r}: it must read like '200 OK', and end the request")
+        # Django begins cookies with a space.
+        fields = [(name, value.strip(" \t")) for name, value in headers if name.lower() not in HOP_BY_HOP]
+        self._head = int(read[1]), read[2] or "", fields
+        return self._blocks.append
+
+    def collect(self, blocks: Iterable[bytes]) -> None:
+        """Take in what the application gives, and close it."""
+        try:
+            self._blocks.extend(blocks)
+        finally:
+            close = getattr(blocks, "close", None)
+            if close is not None:
+                close()
+
+    def of(self, method: str) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Status, fields and body of the answer to a request with this method."""
+        if self._head is None:
+            raise RuntimeError("the application never called start_response()")
+        code, reason, fields = self._head
+        body = b"".join(self._blocks)
+        names = {name.lower() for name, _ in fields}
+        if "date" not in names:
+            fields.append(("Date", format_timestamp(time.time())))
+        if code == 204:  # It may say no length (RFC 9110, 8.6); the container does, which is taken out again.
+            fields = [(name, value) for name, value in fields if name.lower() != "content-length"]
+        if code in WITHOUT_BODY:
+            body = b""
+        elif "content-length" not in names:
+            fields.append(("Content-Length", str(len(body))))
+        if method == "HEAD":
+            body = b""
+        promised = next((value for name, value in fields if name.lower() == "content-length"), "")
+        if promised.isascii() and promised.isdigit():
+            body = body[: int(promised)]
+        return f"{code} {reason}", fields, body
+
+
+def _refuse(request: HTTPServerRequest) -> None:
+    # The container writes head and body at once and as its last act, so nothing has been sent yet.
+    connection: Any = request.connection
+    status = ResponseStartLine("HTTP/1.1", 500, "Internal Server Error")
+    connection.write_headers(status, HTTPHeaders({"Content-Length": "0", "Date": format_timestamp(time.time())}))
+    connection.finish()
