@@ -251,6 +251,9 @@ class SyncLoop:
     def retire(self) -> None:
         """Accept nothing more, not even what waits already: a successor will. Safe in a signal handler."""
 
+    def begin_abort(self) -> None:
+        """The request that runs is about to be broken off because it takes too long: its client is answered 504."""
+
     def stop(self) -> None:
         """Return from run() at once. Safe in a signal handler."""
 

@@ -341,6 +341,16 @@ async def pathsend(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.pathsend", "path": scope["query_string"].decode() or THIS_FILE})
 
 
+async def pathsend_fails(scope: Message, receive: Receive, send: Send) -> None:
+    """Two files that are not sent, one unreadable and one not awaited, and an answer in their place."""
+    await send(start(404))
+    try:
+        await send({"type": "http.response.pathsend", "path": os.path.dirname(THIS_FILE)})
+    except IsADirectoryError as error:
+        send({"type": "http.response.pathsend", "path": THIS_FILE})
+        await send(body(type(error).__name__.encode()))
+
+
 async def zerocopysend(scope: Message, receive: Receive, send: Send) -> None:
     """Three pieces: bytes, a part of a file, bytes."""
     with open(THIS_FILE, "rb") as file:  # noqa: ASYNC230 - a descriptor is what is sent
@@ -399,6 +409,6 @@ ROUTES: dict[str, Callable[[Message, Receive, Send], Awaitable[None]]] = {
         hello, scope, echo, mirror, ignore, stream, status, length, bad_header, raise_early, raise_started,
         raise_late, nothing, out_of_order, show_events, after_end, wait_for_disconnect, stubborn, endless,
         background, release, held, block, tasks, timeouts, cancel_itself, leave, hints, trailers, pathsend,
-        zerocopysend, buffers, slow_reader, memory, deadline, shared,
+        pathsend_fails, zerocopysend, buffers, slow_reader, memory, deadline, shared,
     )
 }  # fmt: skip

@@ -177,6 +177,15 @@ def test_files_are_sent(routes: Server) -> None:
     assert routes.get("/pathsend?/nonexistent").status == 500
 
 
+def test_a_file_that_is_not_sent_leaves_no_trace_in_the_answer(routes: Server) -> None:
+    with routes.connection() as (sock, reader):
+        sock.sendall(b"GET /pathsend-fails HTTP/1.1\r\nHost: h\r\n\r\n" * 2)
+        for _ in range(2):
+            answer = reader.read_answer()
+            assert answer.header_values("Content-Length") == ["17"]
+            assert (answer.status, answer.body) == (404, b"IsADirectoryError")
+
+
 def test_what_a_careless_application_writes_into_is_its_own(routes: Server) -> None:
     """The same bytes again and again: the head is remembered, its scope is new."""
     with routes.connection() as (sock, reader):

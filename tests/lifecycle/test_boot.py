@@ -132,7 +132,8 @@ def test_a_daemon_leaves_the_terminal(start: Start) -> None:
     server = start("hello:app", "--daemon", "-p", "d.pid", "--log-file", "d.log", wait=False)
     assert server.process.wait(20) == 0
     file, log = server.directory / "d.pid", server.directory / "d.log"
-    pid = wait_until(lambda: int(file.read_text()) if file.exists() else 0, "the daemon's pid file")
+    pid = int(file.read_text())  # It listens when the command returns.
+    assert "Listening at: " in log.read_text()
     try:
         assert os.getsid(pid) != os.getsid(0) and os.getsid(pid) != pid
         assert os.readlink(f"/proc/{pid}/fd/0") == os.readlink(f"/proc/{pid}/fd/2") == "/dev/null"
@@ -141,6 +142,24 @@ def test_a_daemon_leaves_the_terminal(start: Start) -> None:
         os.kill(pid, 15)
     wait_until(lambda: not file.exists(), "the daemon's end")
     assert "Shutting down: Master" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--log-file", "d.log", "-p", "taken.pid"), f"already running on PID {os.getpid()}"),
+        (("--log-file", "nowhere/d.log"), "Cannot write to the log file"),
+        (("--log-file", "d.log", "-c", "raising.py"), "The server ended before it listened; its error log"),
+    ],
+)
+def test_a_daemon_that_cannot_start_says_why(serve: Serve, arguments: tuple[str, ...], reason: str) -> None:
+    files = {"taken.pid": f"{os.getpid()}\n", "raising.py": "def on_starting(server): 1 / 0\n"}
+    server = serve("hello:app", "--daemon", *arguments, files=files, wait=False)
+    assert server.wait_exit() == 1
+    assert reason in server.log
+    assert "Traceback" not in server.log
+    if arguments[1] == "d.log":
+        assert reason in (log := (server.directory / "d.log").read_text()) or "ZeroDivisionError" in log
 
 
 def _title(pid: int) -> str:

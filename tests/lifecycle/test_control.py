@@ -223,6 +223,13 @@ def test_stacks_show_where_tasks_wait(start: Callable[..., Server], ctl: Ctl, ar
     server.stop(signal.SIGQUIT)
 
 
+def test_status_has_the_class_that_the_application_asked_for(start: Callable[..., Server], ctl: Ctl) -> None:
+    server = start("seen_asgi:app", "--log-level", "debug", wait=False)
+    server.wait_for_ready(1)
+    assert report(ctl, server)["worker_class"] == "asgi"
+    assert "1 of 1 workers ready (asgi)" in ctl("status", server=server).stdout
+
+
 @pytest.mark.parametrize("worker_class", ["gevent", "eventlet"])
 def test_stacks_show_where_greenlets_wait(start: Callable[..., Server], ctl: Ctl, worker_class: str) -> None:
     app = (

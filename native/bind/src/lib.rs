@@ -23,6 +23,7 @@ mod front;
 mod green_loop;
 mod handover;
 mod input;
+mod late;
 mod lineage;
 mod names;
 mod options;

@@ -196,11 +196,11 @@ impl Response {
         self.head_sent && self.framing == ResponseFraming::UntilClose
     }
 
-    /// Makes it a 500 whose bytes come from elsewhere.
-    pub fn fail(&mut self) {
+    /// Makes it an error whose bytes come from elsewhere.
+    pub fn fail(&mut self, status: u16) {
         self.reset();
         self.head.forget();
-        self.status = 500;
+        self.status = status;
         self.ended = true;
     }
 

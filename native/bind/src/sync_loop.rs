@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bicorn_reactor::{Crew, Order, Orders, Unattached, Watch};
+use bicorn_reactor::{Crew, Gate, Order, Orders, Task, Watch};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,6 +14,7 @@ use crate::access::AccessLog;
 use crate::attached::Attached;
 use crate::deadline::{Patience, watch_thread};
 use crate::front::Front;
+use crate::late::Overtime;
 use crate::options::{Listener, Options, Parts, Site};
 use crate::scoreboard::Slot;
 use crate::unsignalled::spawn_unsignalled;
@@ -45,11 +46,12 @@ impl From<Ended> for PyErr {
 }
 
 /// Looks after the loop while the main thread is inside the application: it never takes the interpreter
-/// lock unless a log line is due, and hands connections over to siblings that are idle.
+/// lock unless a log line is due, hands connections over to siblings that are idle, and answers for an
+/// application that is stuck where no Python runs.
 struct Watchman(JoinHandle<()>);
 
 impl Watchman {
-    fn start(crew: &Arc<Crew<Front>>) -> std::io::Result<Self> {
+    fn start(crew: &Arc<Crew<Front>>, mut overtime: Overtime) -> std::io::Result<Self> {
         let crew = Arc::clone(crew);
         let watch = move || {
             let mut watch = Watch::new(&crew);
@@ -62,11 +64,12 @@ impl Watchman {
                 if rung.is_err_and(|errno| errno != Errno::INTR) {
                     return;
                 }
-                match watch.turn(&mut Unattached::default()) {
+                match watch.turn(&mut overtime) {
                     Ok(true) => crew.pass_signal_on(),
                     Ok(false) => {}
                     Err(_) => return,
                 }
+                overtime.help(&crew);
             }
         };
         spawn_unsignalled("bicorn-watch", watch).map(Self)
@@ -113,13 +116,23 @@ impl SyncLoop {
             return Err(PyRuntimeError::new_err("this loop has run"));
         }
         let mut waiter = Attached(py);
-        let watchman = if self.crew.hands_over() { Some(Watchman::start(&self.crew)?) } else { None };
+        let gate = Arc::new(Gate::default());
+        let watchman = if self.crew.hands_over() {
+            Some(Watchman::start(&self.crew, self.overtime(&gate))?)
+        } else {
+            None
+        };
         watch_thread(Patience::Heartbeat(self.wsgi.shared_slot(), self.timeout));
         let slot = self.wsgi.slot();
         let result = self.crew.work(
             0,
             &mut waiter,
             |job, _| {
+                match job.task {
+                    Task::Call => gate.reset(),
+                    Task::Pull | Task::Abandon => gate.go_on(),
+                }
+                job.gate = Some(Arc::clone(&gate));
                 job.run(&*self.wsgi);
                 if let Some(left) = job.left {
                     // A round of the loop may hold hundreds of calls: each of them proves life.
@@ -149,6 +162,11 @@ impl SyncLoop {
         self.orders.give(Order::Retire);
     }
 
+    /// The request that runs is about to be broken off because it takes too long: its client is told so.
+    fn begin_abort(&self) {
+        self.wsgi.begin_abort();
+    }
+
     /// Return from `run` at once. Safe in a signal handler.
     fn stop(&self) {
         self.orders.give(Order::Stop);
@@ -156,6 +174,11 @@ impl SyncLoop {
 }
 
 impl SyncLoop {
+    fn overtime(&self, gate: &Arc<Gate>) -> Overtime {
+        let (slot, orders) = (self.wsgi.shared_slot(), Arc::clone(&self.orders));
+        Overtime::new(slot, orders, Arc::clone(gate), self.wsgi.server().to_vec(), self.timeout)
+    }
+
     /// Runs the signal handlers that are due.
     fn look_around(&self, py: Python<'_>) -> Result<(), Ended> {
         if let Err(error) = py.check_signals() {

@@ -4,28 +4,28 @@
 //! Never      runs the application on the main thread, so signals and timeouts are never late.
 //! Invariant  a thread holds the interpreter lock only while it runs a job.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bicorn_reactor::clock::{HttpDate, monotonic_ns};
+use bicorn_reactor::clock::monotonic_ns;
 use bicorn_reactor::crew::TICK;
 use bicorn_reactor::timer::Token;
-use bicorn_reactor::{Crew, Gate, Job, Notice, Order, Orders, Outbox, Task, Unattached, Waiter, Watch};
+use bicorn_reactor::{Crew, Gate, Job, Notice, Order, Orders, Task, Unattached, Waiter, Watch};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::access::AccessLog;
-use crate::chunk::Chunk;
 use crate::deadline::{Due, Patience, watch_thread};
 use crate::front::Front;
+use crate::late::answer_late;
 use crate::options::{Listener, Options, Parts, Site};
 use crate::scoreboard::Slot;
 use crate::sync_loop::Ended;
-use crate::wsgi::{Wsgi, name, push_error};
+use crate::wsgi::{Wsgi, name};
 
 /// How often the main thread looks at its threads, and shows that the worker lives.
 const LOOK: Duration = Duration::from_millis(500);
@@ -131,6 +131,8 @@ pub struct ThreadLoop {
     timeout: Duration,
     /// Signal handlers may be due on the main thread.
     signalled: AtomicBool,
+    /// The main thread watches, without the interpreter lock: no request may take that from it before.
+    is_watched: (Mutex<bool>, Condvar),
     /// A thread has panicked.
     bugged: AtomicBool,
     /// When it was told to end at once; 0 before.
@@ -168,6 +170,7 @@ impl ThreadLoop {
             posts: (0..threads).map(|_| Post::default()).collect(),
             timeout: Duration::from_secs_f64(timeout),
             signalled: AtomicBool::new(false),
+            is_watched: Default::default(),
             bugged: AtomicBool::new(false),
             stopped_ns: AtomicU64::new(0),
         })
@@ -196,7 +199,10 @@ impl ThreadLoop {
             Ok::<(), Errno>(())
         };
         watch_thread(Patience::Watch(Arc::clone(&post.due)));
-        let result = py.detach(|| self.crew.work(thread, &mut Unattached::default(), run, look));
+        let result = py.detach(|| {
+            self.wait_for_the_watch();
+            self.crew.work(thread, &mut Unattached::default(), run, look)
+        });
         post.at_work.store(false, SeqCst);
         Ok(result.map_err(Ended::from)?)
     }
@@ -204,16 +210,27 @@ impl ThreadLoop {
     /// Watches in the main thread until the loop has ended; raises what ended it early.
     fn watch(&self, py: Python<'_>) -> PyResult<()> {
         let mut watch = Watch::new(&self.crew);
-        let mut lookout = Lookout { threads: self, looked_ns: 0, seen_late: false };
+        let mut lookout = Lookout { threads: self, looked_ns: 0, late: Vec::new() };
         while !self.crew.has_ended() {
-            py.detach(|| self.watch_until_due(&mut watch, &mut lookout)).map_err(Ended::from)?;
+            py.detach(|| {
+                self.let_threads_begin();
+                self.watch_until_due(&mut watch, &mut lookout)
+            })
+            .map_err(Ended::from)?;
             if let Err(error) = py.check_signals() {
                 *self.wsgi.fatal() = Some(error);
                 self.stop();
                 py.detach(|| self.let_answers_close(&mut watch)).map_err(Ended::from)?;
                 break;
             }
-            self.look_for_late_requests(py);
+            for (thread, late) in lookout.late.drain(..) {
+                let answered = late.socket.is_some();
+                self.wsgi.report(
+                    py,
+                    "request_late",
+                    (thread, late.request, late.age.as_secs_f64(), answered),
+                );
+            }
         }
         if self.bugged.load(SeqCst) {
             return Err(PyRuntimeError::new_err("a bug in Bicorn: a thread of this worker has panicked"));
@@ -245,8 +262,8 @@ impl ThreadLoop {
 struct Lookout<'a> {
     threads: &'a ThreadLoop,
     looked_ns: u64,
-    /// A request is late, and nobody has said so.
-    seen_late: bool,
+    /// Requests that take too long, of which nothing has been said yet.
+    late: Vec<(usize, Late)>,
 }
 
 impl Lookout<'_> {
@@ -259,9 +276,8 @@ impl Lookout<'_> {
         self.looked_ns = now_ns;
         self.threads.wsgi.slot().beat(now_ns);
         self.threads.name_oldest();
-        let is_late = |post: &Post| post.is_late(now_ns) && !post.doing().late;
-        if self.threads.posts.iter().any(is_late) {
-            self.seen_late = true;
+        self.late.extend(self.threads.shut_out_late_requests());
+        if !self.late.is_empty() {
             self.threads.orders.ring(); // Whoever holds the loop lets go of it.
         }
     }
@@ -284,6 +300,19 @@ impl Waiter for Lookout<'_> {
 }
 
 impl ThreadLoop {
+    fn wait_for_the_watch(&self) {
+        let (is_watched, told) = &self.is_watched;
+        let guard = is_watched.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(told.wait_while(guard, |is_watched| !*is_watched));
+    }
+
+    fn let_threads_begin(&self) {
+        let (is_watched, told) = &self.is_watched;
+        if !std::mem::replace(&mut *is_watched.lock().unwrap_or_else(PoisonError::into_inner), true) {
+            told.notify_all();
+        }
+    }
+
     /// Returns when Python has something to do: a signal, a late request, the end.
     fn watch_until_due(&self, watch: &mut Watch<'_, Front>, lookout: &mut Lookout<'_>) -> Result<(), Errno> {
         loop {
@@ -298,7 +327,7 @@ impl ThreadLoop {
                 self.signalled.store(true, SeqCst);
             }
             lookout.look();
-            if std::mem::take(&mut lookout.seen_late) {
+            if !lookout.late.is_empty() {
                 return Ok(());
             }
             if self.signalled.swap(false, SeqCst) || self.crew.has_ended() {
@@ -352,23 +381,24 @@ impl ThreadLoop {
         self.posts.iter().all(|post| post.entered_ns.load(Relaxed) == 0)
     }
 
-    /// Answers for requests that take too long; the worker asks for a successor, because a thread cannot be
-    /// taken back, and serves on with the threads that are left.
-    fn look_for_late_requests(&self, py: Python<'_>) {
-        for (thread, post) in self.posts.iter().enumerate() {
-            let Some(late) = self.shut_out(post) else { continue };
-            let age_s = late.age.as_secs_f64();
-            self.wsgi.report(py, "request_late", (thread, late.request, age_s, late.socket.is_some()));
-            if let Some(socket) = late.socket {
-                self.answer_late(&socket);
+    /// Answers for requests that take too long, without the interpreter lock, which one of them may hold; the
+    /// worker asks for a successor, because a thread cannot be taken back, and serves on with the threads that
+    /// are left.
+    fn shut_out_late_requests(&self) -> Vec<(usize, Late)> {
+        let posts = self.posts.iter().enumerate();
+        let late: Vec<_> = posts.filter_map(|(thread, post)| Some((thread, self.shut_out(post)?))).collect();
+        for (_, late) in &late {
+            if let Some(socket) = &late.socket {
+                answer_late(socket, self.wsgi.server(), late.request.as_bytes());
             }
             if let Some(token) = late.token {
                 self.crew.write_off(token);
             }
         }
-        if self.posts.iter().all(|post| post.doing().late) {
+        if !late.is_empty() && self.posts.iter().all(|post| post.doing().late) {
             self.orders.give(Order::Retire); // What it accepted now would find no thread.
         }
+        late
     }
 
     /// Takes the right to answer from a request that takes too long; none where it does not.
@@ -384,14 +414,5 @@ impl ThreadLoop {
             token: doing.token,
             socket: doing.socket.clone().filter(|_| post.gate.shut()),
         })
-    }
-
-    /// A 504 to a client whose application has not answered in time.
-    fn answer_late(&self, socket: &OwnedFd) {
-        let mut outbox = Outbox::<Chunk>::default();
-        push_error(&mut outbox, 504, self.wsgi.server(), HttpDate::default().now(), true);
-        // Nothing else is on its way: a socket that does not take so little is broken.
-        let _ = outbox.flush(socket.as_fd(), |_| {});
-        let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
     }
 }

@@ -8,7 +8,7 @@
 //!            worker may be in here too.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bicorn_reactor::clock::{HttpDate, monotonic_ns};
@@ -70,6 +70,8 @@ pub struct Wsgi {
     handles: Stock<Handles>,
     /// What ends the worker: the application or a signal handler raised something that is no `Exception`.
     fatal: Mutex<Option<PyErr>>,
+    /// The request that runs has taken too long, and is being broken off.
+    aborting: AtomicBool,
     /// Requests answered since garbage was collected.
     uncollected: AtomicU64,
     birthplace: Birthplace,
@@ -110,6 +112,7 @@ impl Wsgi {
             environs: Stock::default(),
             handles: Stock::default(),
             fatal: Mutex::new(None),
+            aborting: AtomicBool::new(false),
             uncollected: AtomicU64::new(0),
             birthplace: Birthplace::here(),
         })
@@ -306,6 +309,11 @@ impl Wsgi {
         }
     }
 
+    /// From here on what the application raises comes of a request that has taken too long.
+    pub fn begin_abort(&self) {
+        self.aborting.store(true, Relaxed);
+    }
+
     /// What the application raised ends the worker, but not the requests of others.
     fn end_with(&self, error: PyErr) {
         *self.fatal() = Some(error);
@@ -318,7 +326,8 @@ impl Wsgi {
         }
     }
 
-    /// The application raised: 500 if nothing has been sent, otherwise the answer breaks off.
+    /// The application raised: 500 if nothing has been sent, or 504 if it was broken off for its time; otherwise
+    /// the answer breaks off.
     fn failed(&self, py: Python<'_>, open: &Open, error: PyErr) -> Outcome {
         if error.is_instance_of::<PyStopIteration>(py) && open.exchange(py).borrow().is_taken() {
             return Outcome::Aborted { reset: false };
@@ -329,9 +338,10 @@ impl Wsgi {
         let mut exchange = open.exchange(py).borrow_mut();
         match exchange.parts() {
             Ok((response, outbox)) if !head_sent => {
-                response.fail();
+                let status = if self.aborting.load(Relaxed) { 504 } else { 500 };
+                response.fail(status);
                 let with_body = response.terms.method != b"HEAD";
-                push_error(outbox, 500, &self.setup.server, HttpDate::default().now(), with_body);
+                push_error(outbox, status, &self.setup.server, HttpDate::default().now(), with_body);
                 Outcome::Done { keep_alive: false }
             }
             Ok((response, _)) => Outcome::Aborted { reset: response.ends_with_connection() },

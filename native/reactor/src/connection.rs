@@ -105,6 +105,8 @@ pub struct Connection<A: Application> {
     pub parked_ms: u64,
     /// An edge said that there is something to read, and no read has come back short since.
     pub readable: bool,
+    /// An edge said that the socket takes bytes, while a job was out that may have been told it does not.
+    pub writable: bool,
     /// It has served a request, so its silence is measured by the keep-alive timeout.
     pub served: bool,
     /// Both directions are gone: whatever is still computed for it has no reader.
@@ -130,6 +132,7 @@ impl<A: Application> Connection<A> {
             deadline_ms: u64::MAX,
             parked_ms: u64::MAX,
             readable: true,
+            writable: false,
             served: false,
             gone: false,
             half_closed: false,

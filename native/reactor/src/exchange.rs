@@ -209,6 +209,7 @@ fn send_out<A: Application>(
     job.peer = connection.peer.take();
     job.socket = Some(Arc::clone(&connection.socket));
     connection.stage = Stage::Serving(pending);
+    connection.writable = false;
     connection.deadline_ms = u64::MAX; // Its time is the application's now.
     core.ready.push_back(job);
 }
@@ -329,7 +330,8 @@ pub fn complete<A: Application>(
             let stream = job.stream.take();
             let responding = Responding { outbox, stream, home: job.home, then, pending };
             respond_later(connection, core, responding);
-            if !blocked {
+            // That the socket takes bytes again is said once, and may have been said before the job was back.
+            if !blocked || connection.writable {
                 core.unfinished.push(connection.token);
             }
             Keep

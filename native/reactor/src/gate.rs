@@ -35,6 +35,11 @@ impl Gate {
         self.0.load(SeqCst) == TAKEN
     }
 
+    /// Another part of an answer begins, whose first byte was sent long ago.
+    pub fn go_on(&self) {
+        self.0.store(PASSED, SeqCst);
+    }
+
     /// Shuts the application out; false when it has sent something already.
     pub fn shut(&self) -> bool {
         self.0.compare_exchange(OPEN, SHUT, SeqCst, SeqCst).is_ok()

@@ -15,7 +15,7 @@ use crate::bell::Bell;
 pub enum Order {
     /// Go on.
     Serve,
-    /// Accept nothing more, because others do; finish what is there; end.
+    /// Accept nothing more, because a successor will, and leave idle connections to it; finish what is there; end.
     Retire,
     /// Take what waits in the listen queues, which may be nobody's soon; finish what is there; end.
     Drain,

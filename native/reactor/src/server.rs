@@ -89,6 +89,8 @@ pub struct Server<A: Application> {
     pub(crate) offered: Vec<Token>,
     /// Jobs that have left and are not back.
     out: usize,
+    /// Whose job has left last.
+    departed: Token,
     /// Connections that are not waited for at the end.
     written_off: usize,
     answered: u64,
@@ -154,6 +156,7 @@ impl<A: Application> Server<A> {
             stopped: false,
             offered: Vec::new(),
             out: 0,
+            departed: Token { key: 0, generation: NOT_A_CONNECTION },
             written_off: 0,
             answered: 0,
             due: Vec::new(),
@@ -285,6 +288,7 @@ impl<A: Application> Server<A> {
             }
             self.core.app.slot().job_left();
             self.out += 1;
+            self.departed = job.token;
             return Some(job);
         }
         None
@@ -362,6 +366,14 @@ impl<A: Application> Server<A> {
         (self.stopped || self.core.draining && served) && self.core.ready.is_empty()
     }
 
+    /// The connection whose job has left last, and its socket; none if the job is back. For a loop whose jobs leave
+    /// one at a time.
+    pub fn departed(&self) -> Option<(Token, Arc<OwnedFd>)> {
+        let connection = self.connections.get(self.departed.key as usize)?;
+        let is_out = self.out > 0 && connection.token == self.departed && !connection.written_off;
+        is_out.then(|| (connection.token, Arc::clone(&connection.socket)))
+    }
+
     /// The end of the loop does not wait for this connection: its job may never come back.
     pub fn write_off(&mut self, token: Token) {
         if let Some(connection) = self.connections.get_mut(token.key as usize)
@@ -388,7 +400,11 @@ impl<A: Application> Server<A> {
         match self.sources.orders.current() {
             Order::Serve => {}
             Order::Drain => self.drain(DRAINED_ACCEPTS_MAX),
-            Order::Retire => self.drain(0),
+            Order::Retire if self.core.draining => {}
+            Order::Retire => {
+                self.drain(0);
+                self.leave_idle_behind();
+            }
             Order::Stop if self.stopped => {}
             Order::Stop => {
                 self.drain(0);
@@ -456,6 +472,7 @@ impl<A: Application> Server<A> {
                 return self.offer(token);
             }
             Stage::Serving(_) => {
+                connection.writable |= flags.contains(EventFlags::OUT);
                 connection.gone |= has_hung_up(flags);
                 return;
             }

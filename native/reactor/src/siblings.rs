@@ -118,9 +118,14 @@ impl<A: Application> Server<A> {
 
     /// A worker on its way out lets others go on with its idle connections.
     pub(crate) fn give_idle_away(&mut self) {
-        if !self.hands_over() || !self.core.app.has_ready_sibling() {
-            return;
+        if self.hands_over() && self.core.app.has_ready_sibling() {
+            self.leave_idle_behind();
         }
+    }
+
+    /// Puts idle connections into the queue, whoever may be there for them: a worker that is about to be killed
+    /// will have a successor.
+    pub fn leave_idle_behind(&mut self) {
         let idle = self.connections.iter().filter(|(_, connection)| matches!(connection.stage, Stage::Idle));
         let idle: Vec<Token> = idle.map(|(_, connection)| connection.token).collect();
         for token in idle {

@@ -2,7 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread::JoinHandle;
@@ -34,17 +35,27 @@ struct Seen {
 
 const ASLEEP: usize = usize::MAX;
 
+/// A streamed answer.
+struct Blocks {
+    left: usize,
+    slow: bool,
+}
+
 struct Front {
     slot: Box<Slot>,
 }
 
-/// Answers `METHOD target body`; `/stream/N` streams N blocks of 64 KiB, `/busy` takes a while.
+/// Answers `METHOD target body`; `/stream/N` streams N blocks of 64 KiB, `/slow-stream/N` makes many of them
+/// at once and takes its time for it, `/busy` takes a while.
 struct Echo {
     seen: Arc<Seen>,
 }
 
 const BLOCK: usize = 64 * 1024;
 const BUSY: Duration = Duration::from_millis(600);
+/// Long enough that others hold the loop meanwhile, and more than a socket takes at once.
+const SLOW: Duration = Duration::from_millis(3);
+const SLOW_BLOCKS: usize = 4;
 
 fn body_bytes(body: RequestBody) -> (Vec<u8>, &'static str) {
     match body {
@@ -61,7 +72,7 @@ fn body_bytes(body: RequestBody) -> (Vec<u8>, &'static str) {
 
 impl Application for Front {
     type Chunk = Vec<u8>;
-    type Stream = usize;
+    type Stream = Blocks;
     type Peer = ();
 
     fn slot(&self) -> &Slot {
@@ -111,11 +122,11 @@ impl Handler<Front> for Echo {
             self.seen.busy.fetch_add(1, SeqCst);
             std::thread::sleep(BUSY);
         }
-        if let Some(blocks) = target.strip_prefix("/stream/") {
-            let blocks: usize = blocks.parse().unwrap();
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", blocks * BLOCK);
+        if let Some((kind, blocks)) = target.split_once("stream/") {
+            let left: usize = blocks.parse().unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", left * BLOCK);
             job.outbox.push(head.as_bytes());
-            job.stream = Some(blocks);
+            job.stream = Some(Blocks { left, slow: kind == "/slow-" });
             return Outcome::More;
         }
         let (body, kept) = body_bytes(std::mem::take(&mut request.body));
@@ -131,13 +142,17 @@ impl Handler<Front> for Echo {
 
     fn pull(&self, job: &mut Job<Front>) -> Outcome {
         self.seen.pulls.fetch_add(1, SeqCst);
-        let left = job.stream.as_mut().unwrap();
-        if *left == 0 {
+        let blocks = job.stream.as_mut().unwrap();
+        if blocks.left == 0 {
             job.stream = None;
             return Outcome::Done { keep_alive: true };
         }
-        *left -= 1;
-        job.outbox.push_chunk(vec![b'x'; BLOCK]);
+        let count = if blocks.slow { blocks.left.min(SLOW_BLOCKS) } else { 1 };
+        if blocks.slow {
+            std::thread::sleep(SLOW);
+        }
+        blocks.left -= count;
+        job.outbox.push_chunk(vec![b'x'; count * BLOCK]);
         Outcome::More
     }
 
@@ -171,10 +186,20 @@ fn start_behind(proxy: Option<ProxyRules>, threads: usize, timeouts: Timeouts) -
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
+    let (seen, orders, thread) = serve(listener.into(), proxy, threads, timeouts);
+    Running { address, seen, orders, thread }
+}
+
+fn serve(
+    listener: OwnedFd,
+    proxy: Option<ProxyRules>,
+    threads: usize,
+    timeouts: Timeouts,
+) -> (Arc<Seen>, Arc<Orders>, JoinHandle<()>) {
     let seen = Arc::new(Seen::default());
     let orders = Arc::new(Orders::new().unwrap());
     let sources = Sources {
-        listeners: vec![listener.into()],
+        listeners: vec![listener],
         wake: None,
         lifeline: None,
         orders: Arc::clone(&orders),
@@ -188,8 +213,7 @@ fn start_behind(proxy: Option<ProxyRules>, threads: usize, timeouts: Timeouts) -
     core.proxy = proxy;
     let crew = Crew::new(Server::new(core, sources).unwrap(), Arc::clone(&orders), threads).unwrap();
     let echo = Echo { seen: Arc::clone(&seen) };
-    let thread = std::thread::spawn(move || run(&crew, &echo, threads));
-    Running { address, seen, orders, thread }
+    (seen, orders, std::thread::spawn(move || run(&crew, &echo, threads)))
 }
 
 /// Runs a crew to its end, the calling thread being its watch.
@@ -234,7 +258,7 @@ impl Running {
 }
 
 /// Reads one answer with a Content-Length; gives its head and its body.
-fn answer(stream: &mut TcpStream) -> (String, Vec<u8>) {
+fn answer(stream: &mut impl Read) -> (String, Vec<u8>) {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -357,6 +381,29 @@ fn a_reader_that_stops_reading_stops_its_own_stream_and_nobody_else() {
         assert_eq!(answer(&mut slow).1.len(), 4000 * BLOCK);
         server.drain();
     }
+}
+
+/// The kernel says once that a socket takes bytes again, perhaps before the job is back that was told it does not.
+#[test]
+fn a_stream_goes_on_when_its_reader_reads_while_the_job_is_on_its_way_back() {
+    let path = std::env::temp_dir().join(format!("bicorn-serving-{}.sock", std::process::id()));
+    let listener = UnixListener::bind(&path).unwrap(); // Its sockets take less at once than those of TCP.
+    listener.set_nonblocking(true).unwrap();
+    let (_, orders, thread) = serve(listener.into(), None, 3, TIMEOUTS);
+    let readers: Vec<_> = (0..16)
+        .map(|_| {
+            let mut client = UnixStream::connect(&path).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            client.write_all(b"GET /slow-stream/800 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+            std::thread::spawn(move || answer(&mut client).1.len())
+        })
+        .collect();
+    std::fs::remove_file(&path).unwrap();
+    for reader in readers {
+        assert_eq!(reader.join().unwrap(), 800 * BLOCK);
+    }
+    orders.give(Order::Drain);
+    thread.join().unwrap();
 }
 
 #[test]

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import inspect
 import os
+import re
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -98,7 +99,7 @@ def _missing_module_text(error: ModuleNotFoundError, target: Target) -> str:
             f"Cannot load {target.uri!r}: {package!r} is a module, not a package. Did you mean {f'{package}:{rest}'!r}?"
         )
     lines = [f"Cannot load {target.uri!r}: there is no module {error.name!r}."]
-    near = difflib.get_close_matches(target.module, _modules_here(), n=_SUGGESTIONS_MAX)
+    near = _near_modules(target.module)
     if near:
         tail = f":{target.uri.partition(':')[2]}" if ":" in target.uri else ""
         lines.append("Did you mean " + " or ".join(repr(name + tail) for name in near) + "?")
@@ -106,6 +107,13 @@ def _missing_module_text(error: ModuleNotFoundError, target: Target) -> str:
         f"Looked in {Path.cwd()} and the rest of sys.path; --chdir DIRECTORY or --pythonpath DIRECTORY adds to it."
     )
     return "\n".join(lines)
+
+
+def _near_modules(wanted: str) -> list[str]:
+    """Modules of that name in a package of the working directory, else the one with the nearest name."""
+    here = _modules_here()
+    inside = [name for name in here if name.endswith(f".{wanted}")]
+    return inside[:_SUGGESTIONS_MAX] or difflib.get_close_matches(wanted, here, n=1)
 
 
 def _modules_here() -> list[str]:
@@ -149,6 +157,9 @@ def _missing_name_text(owner: object, owner_name: str, wanted: str, target: Targ
         lines.append("Did you mean " + " or ".join(repr(f"{target.module}:{name}") for name in names) + "?")
     elif names:
         lines.append("It has " + ", ".join(names) + ".")
+    elif isinstance(owner, ModuleType):
+        inside = [name for name in _modules_here() if re.fullmatch(rf"{re.escape(target.module)}\.(wsgi|asgi)", name)]
+        lines += ["Did you mean " + " or ".join(map(repr, inside)) + "?"] if inside else []
     return "\n".join(lines)
 
 

@@ -10,10 +10,16 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from bicorn.errors import AppImportError
 
+#: Applications that speak neither interface, though they can be called: what they are, and the class that serves them.
+_FOREIGN: Final[Mapping[str, tuple[str, str]]] = {
+    "aiohttp.web_app.Application": ("an aiohttp application", "aiohttp.GunicornWebWorker"),
+    "tornado.web.Application": ("a Tornado application", "tornado"),
+}
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -37,7 +43,13 @@ def is_called_twice(app: object) -> bool:
 
 
 def require_wsgi(app: Callable[..., object], uri: str, worker_class: str) -> None:
-    """Refuse an ASGI application for a worker that speaks WSGI, before it fails at every request."""
+    """Refuse an application of another kind for a worker that speaks WSGI, before it fails at every request."""
+    for base in type(app).__mro__:
+        foreign = _FOREIGN.get(f"{base.__module__}.{base.__qualname__}")
+        if foreign is not None:
+            raise AppImportError(
+                f"{uri!r} is {foreign[0]} and the {worker_class} worker serves WSGI. Start with -k {foreign[1]}."
+            )
     if interface_of(app) is Interface.ASGI:
         raise AppImportError(
             f"{uri!r} is an ASGI application and the {worker_class} worker serves WSGI. Start with -k asgi or without "

@@ -35,6 +35,7 @@ class WorkerHandle:
     state: WorkerState = WorkerState.BOOTING
     since: float = 0.0
     ready_at: float | None = None
+    turned_into: str = ""  # the worker class that its application asked for, if that is not the settings'
     failure: str = ""  # why it could not boot, in its own words
     stacks: StackFile = dataclasses.field(default_factory=StackFile)
     due: str = ""  # why it is to be replaced, if it is

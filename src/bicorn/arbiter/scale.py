@@ -96,6 +96,11 @@ def first_target(settings: Settings, current: int | None = None) -> int:
     return min(max(wanted, settings.workers_min), settings.workers_max)
 
 
+def places_of(settings: Settings, worker_class: str) -> int:
+    """Give how many requests a worker of this class runs at a time when it is busy."""
+    return settings.threads if worker_class in _THREADED else settings.worker_connections
+
+
 class Scaling:
     """Measures the load, as a duty of the loop."""
 
@@ -145,7 +150,7 @@ class Scaling:
 
     def _look(self, ready: list[WorkerHandle], generation: Generation) -> Load:
         settings = generation.settings
-        places = settings.threads if settings.worker_class_str in _THREADED else settings.worker_connections
+        places = places_of(settings, ready[-1].turned_into or settings.worker_class_str)
         rows = {handle.pid: handle.slot.snapshot() for handle in ready}
         busy = sum(min(1.0, row["in_flight"] / max(1, places)) for row in rows.values()) / len(rows)
         before, self._waited = self._waited, {pid: (row["requests"], row["waited_sum_us"]) for pid, row in rows.items()}

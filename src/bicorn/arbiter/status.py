@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 def report(server: Server, workers: Iterable[WorkerHandle], now: float) -> dict[str, Any]:
     """Give the whole report; `now` is monotonic seconds."""
+    workers = list(workers)
+    turned_into = [handle.turned_into for handle in workers if handle.ready_at is not None]
     return {
         "server": f"bicorn/{__version__}",
         "name": server.proc_name,
@@ -34,7 +36,8 @@ def report(server: Server, workers: Iterable[WorkerHandle], now: float) -> dict[
         "uptime_s": round(now - server.started_at, 3),
         "generation": server.generation,
         "listeners": [str(listener) for listener in server.LISTENERS],
-        "worker_class": server.cfg.worker_class_str,
+        # The newest one that is ready knows what the application of this generation asked for.
+        "worker_class": (turned_into or [""])[-1] or server.cfg.worker_class_str,
         "workers_wanted": server.num_workers,
         "memory_bytes": read_rss_bytes(server.pid),
         "last_reload": describe_outcome(server.last_reload),

@@ -45,6 +45,7 @@ class Workforce:
             return  # Reaped already.
         if message.kind is Kind.READY:
             handle.advance(WorkerEvent.SAID_READY, time.monotonic())
+            handle.turned_into = message.text
             generation = self._server.generations.find(handle.generation)
             if generation is not None:
                 generation.tried = True

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from bicorn.app.application import Application
-from bicorn.app.interface import Interface, require_wsgi
+from bicorn.app.interface import Interface, interface_of, require_wsgi
 from bicorn.arbiter.arbiter import Arbiter
-from bicorn.arbiter.daemon import daemonize
 from bicorn.arbiter.promotion import is_upgrade
+from bicorn.cli.launch import DaemonArbiter, leave_terminal
 from bicorn.compat import namespace
 from bicorn.config import Settings, load_settings
 from bicorn.config.values import current_directory
@@ -53,13 +53,24 @@ def _run(arguments: list[str]) -> int:
     if settings.print_config or settings.check_config:
         return _check(settings)
     settings.require_app_uri()
-    if settings.daemon and not is_upgrade(os.environ):  # Its parent left the terminal already, and waits for its end.
-        daemonize(keep_redirected_streams=settings.enable_stdio_inheritance)
 
     def load_again() -> Settings:
         return _load(arguments, started_in)
 
+    if settings.daemon and not is_upgrade(os.environ):  # Its parent left the terminal already, and waits for its end.
+        return _serve_in_background(settings, load_again)
     return Arbiter(Application(settings), load_again).run()
+
+
+def _serve_in_background(settings: Settings, load_again: Callable[[], Settings]) -> int:
+    launcher = leave_terminal(keep_redirected_streams=settings.enable_stdio_inheritance)
+    try:
+        arbiter = DaemonArbiter(Application(settings), load_again)
+        arbiter.launcher = launcher
+        return arbiter.run()
+    except BicornError as error:
+        launcher.failed(int(error.exit_code), str(error))
+        raise
 
 
 def _load(arguments: list[str], cwd: str | None = None) -> Settings:
@@ -78,7 +89,8 @@ def _check(settings: Settings) -> int:
     load_logger_class(settings)(settings.replace(capture_output=False))
     try:
         application = app.wsgi()
-        if worker_class.INTERFACE is Interface.WSGI and settings.is_given("worker_class"):
+        is_asgi_welcome = not settings.is_given("worker_class") and interface_of(application) is Interface.ASGI
+        if worker_class.INTERFACE is Interface.WSGI and not is_asgi_welcome:
             require_wsgi(application, settings.app_uri or "", settings.worker_class_str)
     except AppImportError as error:
         print(f"bicorn: error while loading the application:\n{error}", file=sys.stderr, flush=True)

@@ -144,7 +144,7 @@ def _remarks(
 ) -> Iterator[str]:
     source = settings.source_of("loglevel")
     if source.note is not None:
-        yield f"loglevel ({source}) is none of {', '.join(checks.LOG_LEVELS)}; info is used"
+        yield f"loglevel ({source.place}) {source.note}, none of {', '.join(checks.LOG_LEVELS)}; info is used"
     for extra in typed.positional[1:]:
         yield f"{extra!r} on the command line has no effect: {typed.positional[0]!r} is the application"
     for variable, parsed in (("GUNICORN_CMD_ARGS", theirs), ("BICORN_CMD_ARGS", ours)):

@@ -26,7 +26,7 @@ assert RECORD_BYTES <= select.PIPE_BUF
 class Kind(enum.IntEnum):
     """What a worker has to say."""
 
-    READY = 1  # it accepts connections
+    READY = 1  # it accepts connections; the text is its class, if the application asked for another one
     BOOT_FAILED = 2  # it is going to exit before it was ready; the text says why, cause first
     DUE = 3  # it has served its time, and serves on until a successor is ready; the text says why
     TEMPLATE_READY = 4  # it holds the application and forks workers when told to

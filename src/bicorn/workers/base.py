@@ -93,6 +93,9 @@ class Worker:
 
     PIPE: Sequence[int] = ()
 
+    #: The worker class that the application asked for, if that is another one than the settings'.
+    turned_into: str = ""
+
     # Set by the arbiter between construction and fork.
     slot: Slot | None = None
     lifeline: int = -1  # readable as soon as the arbiter is dead, however it died
@@ -190,6 +193,7 @@ class Worker:
         assert isinstance(found, type)
         assert issubclass(found, Worker)
         self.log.info("%s is an ASGI application: using worker asgi", self.cfg.app_uri)
+        self.turned_into = "asgi"
         # The class and not a new worker: hooks have seen this one, and the arbiter knows its slot and pipes.
         self.__class__ = found
 
@@ -248,7 +252,7 @@ class Worker:
         if self.slot is not None:
             self.slot.state = SlotState.READY
         if self.ready_pipe >= 0:
-            send(self.ready_pipe, Message(Kind.READY, os.getpid()))
+            send(self.ready_pipe, Message(Kind.READY, os.getpid(), self.turned_into))
 
     def ask_for_successor(self, reason: str) -> None:
         """Tell the arbiter that this worker has served its time, and go on: SIGTERM comes when a successor is ready."""

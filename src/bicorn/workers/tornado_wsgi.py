@@ -29,7 +29,7 @@ STATUS = re.compile(r"([2-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?", re.ASCII)
 
 #: Fields about the connection, which PEP 3333 forbids to applications; the native loop drops the same.
 HOP_BY_HOP = frozenset(
-    {
+    (
         "connection",
         "keep-alive",
         "proxy-authenticate",
@@ -39,7 +39,7 @@ HOP_BY_HOP = frozenset(
         "trailers",
         "transfer-encoding",
         "upgrade",
-    }
+    )
 )
 
 #: Statuses whose answers have no body (RFC 9112, 6.3).

@@ -60,6 +60,13 @@ def test_a_missing_module_is_told_with_near_names_and_where_was_looked(project: 
     assert "there is no module 'nowhere'" in str(failure("nowhere.at.all:app"))
 
 
+def test_a_module_inside_a_package_is_proposed(project: Project) -> None:
+    project(shop____init__="", shop__wsgi=APP, shop__urls="", shop__entry=APP)
+    assert "Did you mean 'shop.entry:app'?" in str(failure("entry:app"))
+    assert "Did you mean 'shop.wsgi'?\n" in str(failure("shop.asgi"))
+    assert str(failure("shop")).endswith("has no attribute 'application' or 'app'.\nDid you mean 'shop.wsgi'?")
+
+
 def test_a_module_that_the_application_misses_is_the_applications_fault(project: Project) -> None:
     where = project(run="import json\nimport not_there_at_all\n")
     error = failure("run:app")

@@ -136,3 +136,16 @@ def test_the_failed_app_answers_with_the_traceback() -> None:
     status, fields = started[0]
     assert status == "500 Internal Server Error"
     assert dict(fields)["Content-Length"] == str(len(body))
+
+
+def test_an_application_with_a_worker_class_of_its_own_is_sent_there() -> None:
+    import aiohttp.web
+    import tornado.web
+
+    class Mine(tornado.web.Application):
+        pass
+
+    with pytest.raises(AppImportError, match=r"'a:b' is an aiohttp application .* -k aiohttp.GunicornWebWorker\.$"):
+        require_wsgi(aiohttp.web.Application(), "a:b", "sync")
+    with pytest.raises(AppImportError, match=r"is a Tornado application and the gthread worker .* -k tornado\.$"):
+        require_wsgi(Mine(), "a:b", "gthread")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bicorn.arbiter.scale import Bounds, Load, Scale, first_target, rescale
+from bicorn.arbiter.scale import Bounds, Load, Scale, first_target, places_of, rescale
 from bicorn.config import load_settings
 from bicorn.net.listener import accept_queue
 
@@ -60,6 +60,12 @@ def test_the_same_load_never_asks_for_one_more_and_one_less_in_turn(target: int,
 )
 def test_a_reload_keeps_what_the_load_has_asked_for(arguments: list[str], current: int | None, target: int) -> None:
     assert first_target(load_settings([*arguments, "hello:app"], {}), current) == target
+
+
+@pytest.mark.parametrize(("worker_class", "places"), [("sync", 3), ("gthread", 3), ("asgi", 50), ("gevent", 50)])
+def test_a_worker_is_busy_when_its_threads_or_its_connections_are_in_use(worker_class: str, places: int) -> None:
+    settings = load_settings(["--threads", "3", "--worker-connections", "50"], {})
+    assert places_of(settings, worker_class) == places
 
 
 def test_the_kernel_counts_the_connections_that_wait() -> None:

@@ -99,7 +99,7 @@ def test_an_unknown_log_level_is_info_and_said_so(load: Load, warnings: list[str
     settings = load("--log-level", "warn")
     assert settings.loglevel == "info"
     assert warnings == [
-        "loglevel (--log-level (was 'warn')) is none of debug, info, warning, error, critical; info is used"
+        "loglevel (--log-level) was 'warn', none of debug, info, warning, error, critical; info is used"
     ]
     assert load("--log-level", "DEBUG").loglevel == "DEBUG"
 

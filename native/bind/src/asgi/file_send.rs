@@ -33,6 +33,8 @@ struct Sending {
     file: File,
     offset: Cell<u64>,
     left: Cell<u64>,
+    /// The length of the body, where this file is all of it.
+    whole: Option<u64>,
     more_body: bool,
     /// The future that is awaited, as an iterator.
     waiting: RefCell<Option<Py<PyAny>>>,
@@ -96,13 +98,12 @@ impl FileSend {
         more_body: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         exchange.get().expect_body(py)?;
-        let whole = (!more_body).then_some(left);
-        exchange.get().begin_body(py, whole);
         let sending = Sending {
             exchange: exchange.clone().unbind(),
             file,
             offset: Cell::new(offset),
             left: Cell::new(left),
+            whole: (!more_body).then_some(left),
             more_body,
             waiting: RefCell::new(None),
             piece: RefCell::new(vec![0; PIECE_BYTES.min(left as usize)]),
@@ -120,6 +121,8 @@ impl FileSend {
         // A file that became shorter ends here; the length that was promised then breaks the connection.
         sending.left.set(if count == 0 { 0 } else { sending.left.get() - count as u64 });
         let more = sending.left.get() > 0;
+        // Not before: a file that cannot be read leaves the application free to answer otherwise.
+        sending.exchange.get().begin_body(py, sending.whole);
         sending.exchange.get().put_more(py, &piece[..count], more || sending.more_body)?;
         Ok(more)
     }

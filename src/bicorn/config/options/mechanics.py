@@ -63,7 +63,8 @@ class ProcessOptions(Options, section="Server Mechanics"):
         default=False,
         kind=FLAG,
         cli=("-D", "--daemon"),
-        doc="Leave the terminal and run in the background.",
+        doc="Leave the terminal and run in the background. The command returns when the server listens, or fails with "
+        "the reason.",
     )
     raw_env = Setting(
         default=[],
