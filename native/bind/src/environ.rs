@@ -388,6 +388,8 @@ fn name_by_host(
     let colon = host.iter().rposition(|&byte| byte == b':').filter(|&at| !host[at..].contains(&b']'));
     let default_port: &[u8] = if https { b"443" } else { b"80" };
     let (name, port) = colon.map_or((host, default_port), |at| (&host[..at], &host[at + 1..]));
+    // An empty port is the default one (RFC 3986, 6.2.3), and SERVER_PORT is never empty (PEP 3333).
+    let port = if port.is_empty() { default_port } else { port };
     environ.set_item(intern!(py, "SERVER_NAME"), latin1(py, name)?)?;
     environ.set_item(intern!(py, "SERVER_PORT"), latin1(py, port)?)
 }
