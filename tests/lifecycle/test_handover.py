@@ -96,6 +96,25 @@ def test_a_request_behind_a_busy_worker_is_answered_by_an_idle_one(
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[1])
+def test_the_end_behind_half_a_request_is_seen_after_a_busy_time(
+    serve: Serve, gate: Gate, client_of: Callable[..., Client], kind: tuple[str, ...]
+) -> None:
+    server = serve("whose:app", *kind, "--header-timeout", "60", "--keep-alive", "60", env=gate.env)
+    slow, leaving = client_of(server), client_of(server)
+    slow.send("/hold")
+    gate.wait_started()
+    leaving.sock.settimeout(0.2)
+    with pytest.raises(TimeoutError):  # In this time somebody has begun to look after the busy worker's connections.
+        leaving.sock.recv(1)
+    leaving.sock.sendall(b"GET / HT")
+    leaving.sock.shutdown(socket.SHUT_WR)
+    gate.release()
+    assert slow.read() == ["done"]
+    leaving.sock.settimeout(10)
+    assert leaving.sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[1])
 def test_a_request_waits_while_every_worker_is_busy(
     serve: Serve, gate: Gate, client_of: Callable[..., Client], kind: tuple[str, ...]
 ) -> None:

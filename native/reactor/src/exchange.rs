@@ -42,8 +42,9 @@ pub fn read<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) 
         let verdict = match recv(&connection.socket, &mut buffer[..], RecvFlags::empty()) {
             Ok((_, 0)) => Close,
             Ok((_, count)) => {
-                // Less than asked for: the socket is drained, and the next edge will tell.
-                connection.readable = count == buffer.len();
+                // Less than asked for: the socket is drained, and the next edge will tell. There is none behind the
+                // peer's end, which is told once and may have been told long ago.
+                connection.readable = count == buffer.len() || connection.half_closed;
                 core.app.slot().received(count);
                 take_in(connection, core, &buffer[..count])
             }

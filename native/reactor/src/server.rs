@@ -483,12 +483,6 @@ impl<A: Application> Server<A> {
             _ if connection.readable => exchange::readable(connection, &mut self.core),
             _ => Verdict::Keep,
         };
-        // A half-closed peer says so once: the end behind the data must still be read.
-        if flags.intersects(EventFlags::RDHUP) && verdict == Verdict::Keep {
-            connection.readable = true;
-            let verdict = exchange::readable(connection, &mut self.core);
-            return self.settle(token, verdict);
-        }
         self.settle(token, verdict);
     }
 
