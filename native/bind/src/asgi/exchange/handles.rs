@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
 use super::Exchange;
+use crate::asgi::channel::{Channel, Receiving, Sending};
 use crate::asgi::server::Shared;
 use crate::callable::{Definition, answer, bound};
 
@@ -64,7 +65,7 @@ unsafe extern "C" fn receive(slf: *mut ffi::PyObject, _: *mut ffi::PyObject) -> 
     answer(py, || {
         // SAFETY: `bound` gave the function an Exchange as its self.
         let exchange = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<Exchange>() };
-        exchange.get().receive(py).map(Bound::into_ptr)
+        Receiving::from(py, Channel::Request(exchange.to_owned().unbind())).map(Bound::into_ptr)
     })
 }
 
@@ -76,6 +77,10 @@ unsafe extern "C" fn send(slf: *mut ffi::PyObject, message: *mut ffi::PyObject) 
         let (exchange, message) = unsafe {
             (Borrowed::from_ptr(py, slf).cast_unchecked::<Exchange>(), Borrowed::from_ptr(py, message))
         };
+        if exchange.get().state.get(py).shared.is_elsewhere() {
+            let channel = Channel::Request(exchange.to_owned().unbind());
+            return Sending::through(channel, &message).map(Bound::into_ptr);
+        }
         exchange.get().send(py, &exchange, &message).map(Bound::into_ptr)
     })
 }

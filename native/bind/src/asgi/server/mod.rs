@@ -11,6 +11,7 @@ mod python;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::thread::ThreadId;
 
 use bicorn_reactor::clock::{Clock, HttpDate};
 use bicorn_reactor::scoreboard::Slot as Row;
@@ -57,6 +58,8 @@ pub struct Shared {
     create_future: Py<PyAny>,
     cancelled_error: Py<PyAny>,
     done: Py<PyAny>,
+    /// The thread that the loop runs in.
+    thread: ThreadId,
     slot: Slot,
     pub rules: Rules,
     /// What of the PROXY protocol is looked for, if any of it is.
@@ -162,6 +165,12 @@ impl Shared {
     #[inline]
     pub fn done<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.done.bind(py).clone()
+    }
+
+    /// Whether this is not the loop's thread.
+    #[inline]
+    pub fn is_elsewhere(&self) -> bool {
+        self.thread != std::thread::current().id()
     }
 
     /// A future that somebody settles who finds it in `waiting`.

@@ -21,6 +21,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
+use crate::asgi::awaitable::Waiting;
+use crate::asgi::channel::{Channel, Receiving, Sending};
 use crate::asgi::connection::Conn;
 use crate::asgi::exchange::{Exchange, Handles, settle};
 use crate::asgi::guarded::Guarded;
@@ -28,7 +30,6 @@ use crate::asgi::server::Shared;
 use crate::asgi::websocket::frames::Frames;
 use crate::asgi::websocket::inbox::Inbox;
 use crate::asgi::websocket::opening::accept_head;
-use crate::asgi::websocket::receiving::Receiving;
 use crate::callable::{Definition, answer, bound};
 
 /// How far the application has come.
@@ -100,7 +101,7 @@ unsafe extern "C" fn receive(slf: *mut ffi::PyObject, _: *mut ffi::PyObject) -> 
     answer(py, || {
         // SAFETY: `bound` gave the function a WebSocket as its self.
         let socket = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<WebSocket>() };
-        Receiving::of(&socket).map(Bound::into_ptr)
+        Receiving::from(py, Channel::Socket(socket.to_owned().unbind())).map(Bound::into_ptr)
     })
 }
 
@@ -112,6 +113,10 @@ unsafe extern "C" fn send(slf: *mut ffi::PyObject, message: *mut ffi::PyObject) 
         let (socket, message) = unsafe {
             (Borrowed::from_ptr(py, slf).cast_unchecked::<WebSocket>(), Borrowed::from_ptr(py, message))
         };
+        if socket.get().state.get(py).shared.is_elsewhere() {
+            return Sending::through(Channel::Socket(socket.to_owned().unbind()), &message)
+                .map(Bound::into_ptr);
+        }
         socket.get().send(py, &message).map(Bound::into_ptr)
     })
 }
@@ -273,8 +278,9 @@ impl WebSocket {
         state.shared.wait(py, &state.receiving)
     }
 
+    /// Sends a message of the application's.
     #[inline]
-    fn send<'py>(&self, py: Python<'py>, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    pub fn send<'py>(&self, py: Python<'py>, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let message =
             message.cast::<PyDict>().map_err(|_| PyTypeError::new_err("an ASGI message must be a dict"))?;
         let kind = message
@@ -515,7 +521,7 @@ impl State {
         self.sent_bytes.set(self.sent_bytes.get() + payload.len() as u64);
         self.frames.borrow_mut().write(opcode, payload, |pieces| self.conn.out.write(py, pieces));
         if self.conn.out.paused.get() {
-            return self.shared.wait(py, &self.draining);
+            return Waiting::on(self.shared.wait(py, &self.draining)?);
         }
         Ok(self.shared.done(py))
     }
