@@ -308,7 +308,6 @@ impl WebSocket {
         }
         let head = accept_head(&state.shared, &state.handshake, message)?;
         state.stage.set(Stage::Open);
-        state.connect_told.set(true);
         state.heard_ms.set(state.shared.now_ms());
         state.conn.out.write(py, &[&head]);
         if let Some(exchange) = state.exchange.borrow().as_ref() {
