@@ -323,6 +323,10 @@ async def leave(scope: Message, receive: Receive, send: Send) -> None:
     sys.exit(3)
 
 
+async def other_exit(scope: Message, receive: Receive, send: Send) -> None:
+    raise GeneratorExit("neither an Exception nor an end of the process")
+
+
 async def hints(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload", b"</b.js>; rel=preload"]})
     await send(start())
@@ -445,7 +449,7 @@ ROUTES: dict[str, Callable[[Message, Receive, Send], Awaitable[None]]] = {
     for function in (
         hello, scope, echo, mirror, ignore, stream, status, length, bad_header, raise_early, raise_started,
         raise_late, nothing, out_of_order, show_events, after_end, wait_for_disconnect, stubborn, endless,
-        background, release, held, block, tasks, timeouts, cancel_itself, leave, hints, trailers, pathsend,
+        background, release, held, block, tasks, timeouts, cancel_itself, leave, other_exit, hints, trailers, pathsend,
         pathsend_fails, zerocopysend, buffers, as_coroutines, impatient, slow_reader, memory, deadline, shared,
     )
 }  # fmt: skip

@@ -208,6 +208,15 @@ def test_sys_exit_in_an_application_ends_its_worker_only(serve: Serve) -> None:
     assert server.get("/hello").status == 200
 
 
+def test_another_exception_that_is_no_exception_ends_its_request_only(serve: Serve) -> None:
+    server = serve("asgi_routes:app")
+    pids = server.get("/hello") and server.worker_pids()
+    assert server.get("/other-exit").status == 500
+    server.wait_for_log("Error handling request GET /other-exit")
+    assert server.get("/hello").status == 200
+    assert server.worker_pids() == pids
+
+
 @pytest.mark.parametrize("trusted", [True, False])
 def test_a_trusted_proxy_speaks_for_its_client(serve: Serve, trusted: bool) -> None:
     server: Server = serve("asgi_routes:app", "--forwarded-allow-ips", "127.0.0.1" if trusted else "192.0.2.1")

@@ -16,7 +16,7 @@ use std::thread::ThreadId;
 use bicorn_reactor::clock::{Clock, HttpDate};
 use bicorn_reactor::scoreboard::Slot as Row;
 use bicorn_wire::{ProxyRules, Rules};
-use pyo3::exceptions::{PyException, PyOSError};
+use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
@@ -345,7 +345,7 @@ impl Shared {
         if let Some(traceback) = error.traceback(py) {
             let _ = value.setattr(intern!(py, "__traceback__"), traceback);
         }
-        let fatal = !error.is_instance_of::<PyException>(py) && !self.is_cancellation(py, &error);
+        let fatal = crate::wsgi::ends_process(py, &error);
         self.report(py, "application_failed", (value, scope, answered, fatal));
     }
 }
