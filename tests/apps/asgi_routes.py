@@ -327,6 +327,22 @@ async def other_exit(scope: Message, receive: Receive, send: Send) -> None:
     raise GeneratorExit("neither an Exception nor an end of the process")
 
 
+async def until_left(scope: Message, receive: Receive, send: Send) -> None:
+    """Wait until the client has left, and return."""
+    while (await receive())["type"] != "http.disconnect":
+        events.append("waiting until it leaves")
+
+
+async def until_raised(scope: Message, receive: Receive, send: Send) -> None:
+    """Send until the client has left, and make an error of ours out of it, as frameworks do."""
+    await send(start())
+    try:
+        while True:
+            await send(body(b"x" * 65536, more=True))
+    except OSError as error:
+        raise LookupError("what a framework makes of it") from error
+
+
 async def hints(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload", b"</b.js>; rel=preload"]})
     await send(start())
@@ -449,7 +465,8 @@ ROUTES: dict[str, Callable[[Message, Receive, Send], Awaitable[None]]] = {
     for function in (
         hello, scope, echo, mirror, ignore, stream, status, length, bad_header, raise_early, raise_started,
         raise_late, nothing, out_of_order, show_events, after_end, wait_for_disconnect, stubborn, endless,
-        background, release, held, block, tasks, timeouts, cancel_itself, leave, other_exit, hints, trailers, pathsend,
-        pathsend_fails, zerocopysend, buffers, as_coroutines, impatient, slow_reader, memory, deadline, shared,
+        background, release, held, block, tasks, timeouts, cancel_itself, leave, other_exit, until_left,
+        until_raised, hints, trailers, pathsend, pathsend_fails, zerocopysend, buffers, as_coroutines, impatient,
+        slow_reader, memory, deadline, shared,
     )
 }  # fmt: skip
