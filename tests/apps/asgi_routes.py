@@ -9,12 +9,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
 
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Coroutine[Any, Any, Message]]
+Send = Callable[[Message], Coroutine[Any, Any, None]]
 
 #: What happened, for the requests that ask.
 events: list[str] = []
@@ -323,6 +323,26 @@ async def leave(scope: Message, receive: Receive, send: Send) -> None:
     sys.exit(3)
 
 
+async def other_exit(scope: Message, receive: Receive, send: Send) -> None:
+    raise GeneratorExit("neither an Exception nor an end of the process")
+
+
+async def until_left(scope: Message, receive: Receive, send: Send) -> None:
+    """Wait until the client has left, and return."""
+    while (await receive())["type"] != "http.disconnect":
+        events.append("waiting until it leaves")
+
+
+async def until_raised(scope: Message, receive: Receive, send: Send) -> None:
+    """Send until the client has left, and make an error of ours out of it, as frameworks do."""
+    await send(start())
+    try:
+        while True:
+            await send(body(b"x" * 65536, more=True))
+    except OSError as error:
+        raise LookupError("what a framework makes of it") from error
+
+
 async def hints(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload", b"</b.js>; rel=preload"]})
     await send(start())
@@ -369,6 +389,48 @@ async def buffers(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": memoryview(b"view"), "more_body": False})
 
 
+async def as_coroutines(scope: Message, receive: Receive, send: Send) -> None:
+    """What `receive()` and `send()` give is passed to functions that take nothing but coroutines, also by a thread."""
+    import asgiref.sync
+
+    loop = asyncio.get_running_loop()
+    assert asgiref.sync.iscoroutinefunction(receive)
+    assert asgiref.sync.iscoroutinefunction(send)
+    first = await asyncio.create_task(receive())
+    assert first == {"type": "http.request", "body": b"", "more_body": False}, first
+    await asyncio.create_task(send(start()))
+
+    def stream() -> None:
+        for _ in range(64):
+            asyncio.run_coroutine_threadsafe(send(body(b"x" * 65536, more=True)), loop).result()
+        asyncio.run_coroutine_threadsafe(send(body()), loop).result()
+        message = asyncio.run_coroutine_threadsafe(receive(), loop).result()
+        events.append(f"in a thread: {message['type']}")
+
+    await asyncio.to_thread(stream)
+
+
+async def impatient(scope: Message, receive: Receive, send: Send) -> None:
+    """Begin to wait for the body and give it up, again and again; send back each part of it that comes."""
+
+    async def next_message() -> Message:
+        return await receive()
+
+    await send(start())
+    more = True
+    while more:
+        task = asyncio.create_task(next_message())
+        for _ in range(2):
+            await asyncio.sleep(0)
+        task.cancel()
+        try:
+            message = await task
+        except asyncio.CancelledError:
+            continue
+        more = message["more_body"]
+        await send(body(message["body"], more=more))
+
+
 async def slow_reader(scope: Message, receive: Receive, send: Send) -> None:
     """Read nothing until /release, then everything; show how much."""
     await gate().wait()
@@ -408,7 +470,8 @@ ROUTES: dict[str, Callable[[Message, Receive, Send], Awaitable[None]]] = {
     for function in (
         hello, scope, echo, mirror, ignore, stream, status, length, bad_header, raise_early, raise_started,
         raise_late, nothing, out_of_order, show_events, after_end, wait_for_disconnect, stubborn, endless,
-        background, release, held, block, tasks, timeouts, cancel_itself, leave, hints, trailers, pathsend,
-        pathsend_fails, zerocopysend, buffers, slow_reader, memory, deadline, shared,
+        background, release, held, block, tasks, timeouts, cancel_itself, leave, other_exit, until_left,
+        until_raised, hints, trailers, pathsend, pathsend_fails, zerocopysend, buffers, as_coroutines, impatient,
+        slow_reader, memory, deadline, shared,
     )
 }  # fmt: skip

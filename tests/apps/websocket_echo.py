@@ -16,9 +16,16 @@ def note(scope: Message, *words: object) -> None:
     print("noted", mark, *words, file=sys.stderr, flush=True)
 
 
+async def accept(receive: Any, send: Any) -> None:
+    """Accept what asks for it."""
+    message = await receive()
+    assert message == {"type": "websocket.connect"}, message
+    await send({"type": "websocket.accept"})
+
+
 async def echo(scope: Message, receive: Any, send: Any) -> None:
     """Send back every message until the client goes."""
-    await send({"type": "websocket.accept"})
+    await accept(receive, send)
     while (message := await receive())["type"] == "websocket.receive":
         await send({**message, "type": "websocket.send"})
     note(scope, "disconnect", message["code"], repr(message.get("reason")))
@@ -27,17 +34,24 @@ async def echo(scope: Message, receive: Any, send: Any) -> None:
 async def subprotocol(scope: Message, receive: Any, send: Any) -> None:
     """Choose the last subprotocol offered, and add a field."""
     headers = [(b"x-chosen", b"last")]
+    await receive()
     await send({"type": "websocket.accept", "subprotocol": scope["subprotocols"][-1], "headers": headers})
     await receive()
 
 
 async def scope_text(scope: Message, receive: Any, send: Any) -> None:
     """Say what the scope holds."""
-    await send({"type": "websocket.accept"})
+    await accept(receive, send)
     shown = {key: value for key, value in scope.items() if key not in ("headers", "state", "client", "server", "asgi")}
     shown["bicorn.deadline"] = repr(shown["bicorn.deadline"])
     await send({"type": "websocket.send", "text": repr(sorted(shown.items(), key=lambda item: item[0]))})
     await send({"type": "websocket.close", "code": 1000})
+
+
+async def hasty(scope: Message, receive: Any, send: Any) -> None:
+    """Accept before the question was received, and say what is."""
+    await send({"type": "websocket.accept"})
+    note(scope, "received", (await receive())["type"], (await receive())["text"])
 
 
 async def refuse(scope: Message, receive: Any, send: Any) -> None:
@@ -57,7 +71,7 @@ async def deny(scope: Message, receive: Any, send: Any) -> None:
 async def close(scope: Message, receive: Any, send: Any) -> None:
     """Close with the code and the reason of the query, and say what comes after."""
     query = parse_qs(scope["query_string"].decode())
-    await send({"type": "websocket.accept"})
+    await accept(receive, send)
     await send({"type": "websocket.close", "code": int(query["code"][0]), "reason": query.get("reason", [""])[0]})
     message = await receive()
     note(scope, "disconnect", message["code"], repr(message.get("reason")))
@@ -74,7 +88,7 @@ async def fail_early(scope: Message, receive: Any, send: Any) -> None:
 
 async def fail_late(scope: Message, receive: Any, send: Any) -> None:
     """Raise after a message."""
-    await send({"type": "websocket.accept"})
+    await accept(receive, send)
     await send({"type": "websocket.send", "text": "so far so good"})
     raise RuntimeError("after the accept")
 
@@ -85,12 +99,12 @@ async def return_early(scope: Message, receive: Any, send: Any) -> None:
 
 async def return_late(scope: Message, receive: Any, send: Any) -> None:
     """Return without a close."""
-    await send({"type": "websocket.accept"})
+    await accept(receive, send)
 
 
 async def deaf(scope: Message, receive: Any, send: Any) -> None:
     """Accept, and receive nothing until the query's number of seconds has passed; then count what came."""
-    await send({"type": "websocket.accept"})
+    await accept(receive, send)
     await asyncio.sleep(float(parse_qs(scope["query_string"].decode())["seconds"][0]))
     count = 0
     while (message := await receive())["type"] == "websocket.receive":
@@ -102,7 +116,7 @@ async def deaf(scope: Message, receive: Any, send: Any) -> None:
 
 async def pour(scope: Message, receive: Any, send: Any) -> None:
     """Send blocks for ever, and note how many the server took."""
-    await send({"type": "websocket.accept"})
+    await accept(receive, send)
     count = 0
     try:
         while True:
@@ -115,7 +129,7 @@ async def pour(scope: Message, receive: Any, send: Any) -> None:
 
 async def impatient(scope: Message, receive: Any, send: Any) -> None:
     """Echo, and give up waiting for each message again and again."""
-    await send({"type": "websocket.accept"})
+    await accept(receive, send)
     while True:
         try:
             message = await asyncio.wait_for(receive(), 0.0005)
@@ -174,7 +188,7 @@ async def tell_misuse(send: Any, scope: Message, *messages: Message) -> None:
 
 PATHS = {f"/{function.__name__}": function for function in (
     echo, subprotocol, scope_text, refuse, deny, close, fail_early, fail_late, return_early, return_late, deaf, pour,
-    impatient, misuse, slow,
+    impatient, misuse, slow, hasty,
 )}  # fmt: skip
 
 

@@ -125,6 +125,21 @@ def test_a_chunked_body_is_put_together(routes: Server) -> None:
     assert one(routes, head + b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nT: t\r\n\r\n").body == b"abcdefg"
 
 
+def test_receive_and_send_give_coroutines_to_any_thread(routes: Server) -> None:
+    assert routes.get("/as-coroutines").body == b"x" * 65536 * 64
+    wait_for_event(routes, "in a thread: http.disconnect")
+
+
+def test_an_application_that_gives_up_waiting_loses_no_part_of_the_body(routes: Server) -> None:
+    with routes.connection() as (sock, reader):
+        sock.sendall(b"POST /impatient HTTP/1.1\r\nHost: h\r\nContent-Length: 400\r\n\r\n")
+        for number in range(100):
+            sock.sendall(b"%04d" % number)
+            while b"%04d" % number not in reader.pending:
+                assert reader._fill()
+        assert len(reader.read_answer().body) == 400
+
+
 def test_100_continue_is_said_when_the_application_wants_the_body(routes: Server) -> None:
     with routes.connection() as (sock, reader):
         sock.sendall(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")

@@ -13,6 +13,7 @@ import pytest
 
 from harness.answers import AnswerReader
 from harness.server import Serve, Server, wait_until
+from workers.classes import LOOPS
 
 Connect = Callable[[Server], socket.socket]
 
@@ -206,6 +207,43 @@ def test_sys_exit_in_an_application_ends_its_worker_only(serve: Serve) -> None:
     server.wait_for_log("SystemExit raised in request GET /leave: this worker ends")
     server.wait_for_workers(1, without=[pid])
     assert server.get("/hello").status == 200
+
+
+def test_another_exception_that_is_no_exception_ends_its_request_only(serve: Serve) -> None:
+    server = serve("asgi_routes:app")
+    server.get("/hello")
+    pids = server.worker_pids()
+    assert server.get("/other-exit").status == 500
+    server.wait_for_log("Error handling request GET /other-exit")
+    assert server.get("/hello").status == 200
+    assert server.worker_pids() == pids
+
+
+def test_a_client_that_leaves_is_no_error(serve: Serve) -> None:
+    server = serve("asgi_routes:app", "--access-logfile", "-")
+    with server.connection() as (sock, reader):
+        sock.sendall(b"GET /until-left HTTP/1.1\r\nHost: h\r\n\r\n")
+        wait_until(lambda: "waiting until it leaves" in server.get("/show-events").text, "the application waits")
+        sock.shutdown(socket.SHUT_WR)
+        assert reader.read_to_close() == b""
+    server.wait_for_log(r'"GET /until-left HTTP/1.1" 499', stream="stdout")
+    with server.connection() as (sock, reader):
+        sock.sendall(b"GET /until-raised HTTP/1.1\r\nHost: h\r\n\r\n")
+        reader._fill()
+    server.wait_for_log(r'"GET /until-raised HTTP/1.1" 200', stream="stdout")
+    assert server.get("/raise-early").status == 500
+    server.wait_for_log("Error handling request GET /raise-early")
+    assert server.log.count("[ERROR]") == 1
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_application_that_never_waits_learns_that_its_client_left(serve: Serve, loop: str) -> None:
+    server = serve("asgi_routes:app", "--asgi-loop", loop)
+    for _ in range(20):
+        with server.connection() as (sock, reader):
+            sock.sendall(b"GET /until-raised HTTP/1.1\r\nHost: h\r\n\r\n")
+            reader._fill()
+        assert server.get("/hello").status == 200
 
 
 @pytest.mark.parametrize("trusted", [True, False])

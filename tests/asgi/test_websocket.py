@@ -261,6 +261,13 @@ def test_an_application_that_gives_up_waiting_loses_no_message(server: Server) -
             assert client.receive() == Frame(FIN | TEXT, b"%d" % number)
 
 
+def test_one_that_accepts_before_it_asks_is_told_of_the_connect_all_the_same(server: Server, mark: str) -> None:
+    with client_of(server, f"/hasty?mark={mark}") as client:
+        client.send(frame(FIN | TEXT, b"hello"), close(1000))
+        client.receive_all()
+    noted(server, mark, "received websocket.connect hello")
+
+
 def test_hooks_see_the_request_of_a_websocket(serve: Serve) -> None:
     config = """
 def pre_request(worker, req):

@@ -438,7 +438,7 @@ fn exception<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyAny> {
 
 /// Whether Python ends a program with it: raised by a signal handler, or by an application that wants to go.
 /// Others that are no `Exception` (GreenletExit, gevent.Timeout) end what they were raised in.
-fn ends_process(py: Python<'_>, error: &PyErr) -> bool {
+pub fn ends_process(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
 }
 

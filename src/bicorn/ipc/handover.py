@@ -18,12 +18,9 @@ class Handover:
     """A pair of connected sockets whose messages stay whole."""
 
     def __init__(self) -> None:
-        self._put, self._take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._put.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-        for end in (self._put, self._take):
+        put, take = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        put.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        for end in (put, take):
             end.setblocking(False)
-
-    @property
-    def fds(self) -> tuple[int, int]:
-        """Where connections are put in, and where they come out."""
-        return self._put.fileno(), self._take.fileno()
+        #: Where connections are put in, and where they come out. Only the end of the process closes them.
+        self.fds: tuple[int, int] = put.detach(), take.detach()

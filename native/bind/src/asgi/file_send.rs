@@ -13,6 +13,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::asgi::awaitable::{Awaitable, Step, as_coroutine};
 use crate::asgi::exchange::Exchange;
 use crate::asgi::guarded::Guarded;
 
@@ -128,18 +129,10 @@ impl FileSend {
     }
 }
 
-#[pymethods]
-impl FileSend {
-    fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
-        slf
-    }
-
-    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
-        slf
-    }
-
-    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        let sending = self.sending.get(py);
+impl Awaitable for FileSend {
+    fn step<'py>(slf: &Bound<'py, Self>) -> PyResult<Step<'py>> {
+        let (py, file) = (slf.py(), slf.get());
+        let sending = file.sending.get(py);
         for _ in 0..PIECES_PER_TURN {
             let waiting = sending.waiting.take();
             if let Some(waiting) = waiting {
@@ -147,11 +140,11 @@ impl FileSend {
                 let mut iterator = waiting.bind(py).try_iter()?;
                 if let Some(future) = iterator.next() {
                     sending.waiting.replace(Some(waiting));
-                    return future.map(|future| Some(future.unbind()));
+                    return Ok(Step::Waits(Some(future?)));
                 }
             }
-            if !self.send_piece(py)? {
-                return Ok(None);
+            if !file.send_piece(py)? {
+                return Ok(Step::Done(None));
             }
             if let Some(future) = sending.exchange.get().until_drained(py)? {
                 let waiting = future.call_method0(intern!(py, "__await__"))?;
@@ -159,15 +152,8 @@ impl FileSend {
             }
         }
         // A bare None is how a coroutine lets others run.
-        Ok(Some(py.None()))
-    }
-
-    fn send(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let _ = value;
-        self.__next__(py)?.ok_or_else(|| pyo3::exceptions::PyStopIteration::new_err(()))
-    }
-
-    fn close(&self, py: Python<'_>) {
-        self.sending.get(py).waiting.take();
+        Ok(Step::Waits(None))
     }
 }
+
+as_coroutine!(FileSend);

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -66,10 +65,16 @@ impl Incoming {
         self.ended.set(true);
     }
 
+    /// Whether there is something to say.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        !self.told.get() && (self.waiting.get() > 0 || self.ended.get())
+    }
+
     /// All that has come, and whether more will: None if there is nothing to say now.
     #[inline]
     pub fn take<'py>(&self, py: Python<'py>) -> Option<(Bound<'py, PyBytes>, bool)> {
-        if self.told.get() || (self.waiting.get() == 0 && !self.ended.get()) {
+        if !self.is_ready() {
             return None;
         }
         self.waiting.set(0);
@@ -80,22 +85,5 @@ impl Incoming {
             Held::Joined(joined) => PyBytes::new(py, &joined),
         };
         Some((body, !self.ended.get()))
-    }
-
-    /// A message that was taken reached nobody, and stands first again.
-    pub fn give_back(&self, py: Python<'_>, message: &Bound<'_, PyAny>) {
-        let body = message.get_item(intern!(py, "body"));
-        let Some(body) = body.ok().and_then(|body| body.cast_into::<PyBytes>().ok()) else { return };
-        self.told.set(false);
-        let rest = self.held.take();
-        self.waiting.set(0);
-        if !body.as_bytes().is_empty() {
-            self.push(&body);
-        }
-        match rest {
-            Held::Nothing => {}
-            Held::One(piece) => self.push(piece.bind(py)),
-            Held::Joined(joined) => self.push(&PyBytes::new(py, &joined)),
-        }
     }
 }

@@ -96,9 +96,19 @@ impl Outlet {
         }
         let total: usize = pieces.iter().map(|piece| piece.len()).sum();
         self.sent.set(self.sent.get() + total as u64);
-        let taken = if self.paused.get() || self.fd.get() == NONE { 0 } else { self.try_write(pieces) };
+        if total == 0 {
+            return;
+        }
+        let direct = !self.paused.get() && self.fd.get() != NONE;
+        let written = if direct { self.try_write(pieces) } else { Ok(0) };
+        let taken = written.unwrap_or(0);
         if taken < total {
             self.hand_over(py, pieces, taken);
+        }
+        if written.is_err_and(|errno| !matches!(errno, Errno::AGAIN | Errno::INTR)) {
+            // The transport now finds out too, but tells only in the loop's next turn, which an application that
+            // never waits would not let come.
+            self.closed.set(true);
         }
     }
 
@@ -108,17 +118,16 @@ impl Outlet {
         self.sent.replace(0)
     }
 
-    /// How much the kernel takes at once. An error counts as nothing: the transport meets it again, and
-    /// knows what to do.
+    /// How much the kernel takes at once.
     #[inline]
-    fn try_write(&self, pieces: &[&[u8]]) -> usize {
+    fn try_write(&self, pieces: &[&[u8]]) -> Result<usize, Errno> {
         // SAFETY: open by the invariant of this module, and borrowed for this call only.
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd.get()) };
         let mut slices = [IoSlice::new(b""); 4];
         for (slice, piece) in slices.iter_mut().zip(pieces) {
             *slice = IoSlice::new(piece);
         }
-        rustix::io::writev(fd, &slices[..pieces.len().min(4)]).unwrap_or(0)
+        rustix::io::writev(fd, &slices[..pieces.len().min(4)])
     }
 
     #[cold]

@@ -91,8 +91,9 @@ impl Conn {
             (_, [piece]) => incoming.push(&PyBytes::new(py, piece)),
             _ => incoming.push(&PyBytes::new(py, &data.concat())),
         }
-        exchange.get().deliver(py);
-        if incoming.waiting() > self.shared.read_ahead {
+        // Who waits for it takes it in the loop's next turn, before more can be read.
+        let is_awaited = exchange.get().deliver(py);
+        if !is_awaited && incoming.waiting() > self.shared.read_ahead {
             self.pause_reading(py);
             self.deadline_ms.set(NEVER);
         }

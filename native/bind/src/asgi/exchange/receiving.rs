@@ -8,34 +8,35 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::{Exchange, Stage, State, settle};
-use crate::asgi::awaitable::Ready;
 
 impl Exchange {
-    /// Hands what has come to whoever waits for it.
-    pub fn deliver(&self, py: Python<'_>) {
+    /// Wakes whoever waits for a message, if there is one; whether anybody did.
+    pub fn deliver(&self, py: Python<'_>) -> bool {
         let state = self.state.get(py);
-        while !state.receiving.borrow().is_empty() {
-            let message = match state.next_message(py) {
-                Ok(Some(message)) => message,
-                Ok(None) => return,
-                Err(error) => return error.write_unraisable(py, None),
-            };
-            let waiting = state.receiving.borrow_mut().remove(0);
-            if !settle(py, &waiting, Ok(&message)) {
-                state.incoming.give_back(py, &message);
+        let mut woken = false;
+        if state.has_message() {
+            for waiting in state.receiving.take() {
+                woken |= settle(py, &waiting, Ok(py.None().bind(py)));
             }
         }
+        woken
     }
 
-    pub(super) fn receive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    /// The next message, if there is one now.
+    #[inline]
+    pub fn take_message<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let state = self.state.get(py);
-        if let Some(message) = state.next_message(py)? {
-            let conn = state.conn.borrow().clone();
-            if let Some(conn) = conn {
-                conn.body_taken(py, &state.incoming);
-            }
-            return Ready::with(py, message);
+        let message = state.next_message(py)?;
+        let conn = message.as_ref().and_then(|_| state.conn.borrow().clone());
+        if let Some(conn) = conn {
+            conn.body_taken(py, &state.incoming);
         }
+        Ok(message)
+    }
+
+    /// A future that is done when there may be one. The client may wait to be asked for it.
+    pub fn wait_for_message<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let state = self.state.get(py);
         let conn = state.conn.borrow().clone();
         if let Some(conn) = conn
             && state.stage.get() == Stage::Fresh
@@ -47,8 +48,12 @@ impl Exchange {
 }
 
 impl State {
+    fn has_message(&self) -> bool {
+        self.stage.get() == Stage::Complete || self.disconnected.get() || self.incoming.is_ready()
+    }
+
     /// The next message of the request, if there is one now.
-    pub(super) fn next_message<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn next_message<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let over = self.stage.get() == Stage::Complete;
         if !over && let Some((body, more)) = self.incoming.take(py) {
             return self.shared.request_message(py, body, more).map(Some);

@@ -9,6 +9,9 @@ use pyo3::prelude::*;
 
 use super::{Exchange, Run, Stage};
 
+/// What logs and counters are told of a request whose client left before its answer: nginx's number for it.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
 impl Exchange {
     /// The application was called and has given its coroutine.
     #[inline]
@@ -68,23 +71,31 @@ impl Exchange {
         let complete = state.stage.get() == Stage::Complete;
         let gone = state.conn.borrow().as_ref().is_none_or(|conn| conn.out.closed.get());
         let scope = state.scope.borrow().as_ref().map(|scope| scope.clone_ref(py));
-        match result {
-            Err(error) if gone && state.shared.is_of_disconnect(py, &error) => {}
-            Err(error) => state.shared.application_failed(py, error, scope, answered),
-            Ok(()) if gone => {}
-            Ok(()) => state.shared.report(py, "response_missing", (scope, answered)),
-        }
+        let status = match result {
+            Err(error) if gone && state.shared.is_of_disconnect(py, &error) => CLIENT_CLOSED_REQUEST,
+            Err(error) => {
+                state.shared.application_failed(py, error, scope, answered);
+                500
+            }
+            // It was told, and has nobody to answer.
+            Ok(()) if gone || state.disconnected.get() => CLIENT_CLOSED_REQUEST,
+            Ok(()) => {
+                state.shared.report(py, "response_missing", (scope, answered));
+                500
+            }
+        };
         let conn = state.conn.borrow().clone();
         let Some(conn) = conn.filter(|_| !complete) else { return };
         state.incoming.reset();
-        if answered {
+        state.stage.set(Stage::Complete);
+        if !answered {
+            state.status.set(status);
+        }
+        if answered || status == CLIENT_CLOSED_REQUEST {
             // Only a close tells the client that this is not the whole answer.
-            state.stage.set(Stage::Complete);
             state.leave(py);
-            conn.break_off(py, state.framing.get() == ResponseFraming::UntilClose);
+            conn.break_off(py, answered && state.framing.get() == ResponseFraming::UntilClose);
         } else {
-            state.status.set(500);
-            state.stage.set(Stage::Complete);
             conn.send_error(py, 500, !state.terms.get().is_head);
             state.leave(py);
             conn.answered(py, false);

@@ -13,12 +13,14 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::message::{Block, flag, value};
 use super::{Exchange, Stage, State, client_gone, out_of_order};
+use crate::asgi::awaitable::Waiting;
 use crate::asgi::connection::Conn;
 use crate::response_head::early_hint;
 
 impl Exchange {
+    /// Sends a message of the application's.
     #[inline]
-    pub(super) fn send<'py>(
+    pub fn send<'py>(
         &self,
         py: Python<'py>,
         itself: &Bound<'py, Self>,
@@ -89,7 +91,7 @@ impl Exchange {
         }
         self.put(py, conn, block.as_bytes(), more);
         if more && conn.out.paused.get() {
-            return state.shared.wait(py, &state.draining);
+            return Waiting::on(state.shared.wait(py, &state.draining)?);
         }
         Ok(state.shared.done(py))
     }

@@ -11,11 +11,12 @@ mod python;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::thread::ThreadId;
 
 use bicorn_reactor::clock::{Clock, HttpDate};
 use bicorn_reactor::scoreboard::Slot as Row;
 use bicorn_wire::{ProxyRules, Rules};
-use pyo3::exceptions::{PyException, PyOSError};
+use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
@@ -45,6 +46,9 @@ const HELD_UP_NS: u64 = 100_000_000;
 /// For how long after that, and after each that has gone, requests are asked whether their clients are there.
 const AFTERMATH_NS: u64 = 100_000_000;
 
+/// How far an error is followed to what it was made of.
+const ERROR_DEPTH_MAX: usize = 8;
+
 /// Exchanges that are kept for further requests.
 const SPARE_HANDLES_MAX: usize = 64;
 
@@ -57,6 +61,8 @@ pub struct Shared {
     create_future: Py<PyAny>,
     cancelled_error: Py<PyAny>,
     done: Py<PyAny>,
+    /// The thread that the loop runs in.
+    thread: ThreadId,
     slot: Slot,
     pub rules: Rules,
     /// What of the PROXY protocol is looked for, if any of it is.
@@ -164,6 +170,12 @@ impl Shared {
         self.done.bind(py).clone()
     }
 
+    /// Whether this is not the loop's thread.
+    #[inline]
+    pub fn is_elsewhere(&self) -> bool {
+        self.thread != std::thread::current().id()
+    }
+
     /// A future that somebody settles who finds it in `waiting`.
     pub fn wait<'py>(
         &self,
@@ -201,9 +213,28 @@ impl Shared {
         error.is_instance(py, self.cancelled_error.bind(py))
     }
 
-    /// Whether an error is only what a client that left brings about.
+    /// Whether an error is only what a client that left brings about: what we raised for it, an error that a
+    /// framework made of that, or a group of such.
     pub fn is_of_disconnect(&self, py: Python<'_>, error: &PyErr) -> bool {
-        self.is_cancellation(py, error) || error.is_instance_of::<PyOSError>(py)
+        self.comes_of_disconnect(error.value(py).as_any(), ERROR_DEPTH_MAX).unwrap_or(false)
+    }
+
+    fn comes_of_disconnect(&self, error: &Bound<'_, PyAny>, depth: usize) -> PyResult<bool> {
+        let py = error.py();
+        if error.is_instance(self.cancelled_error.bind(py))? || error.is_instance_of::<PyOSError>() {
+            return Ok(true);
+        }
+        if depth == 0 {
+            return Ok(false);
+        }
+        if let Some(Ok(group)) = error.getattr_opt("exceptions")?.map(|group| group.cast_into::<PyTuple>()) {
+            return group.iter().try_fold(!group.is_empty(), |so_far, error| {
+                Ok(so_far && self.comes_of_disconnect(&error, depth - 1)?)
+            });
+        }
+        let cause = error.getattr(intern!(py, "__cause__"))?;
+        let before = if cause.is_none() { error.getattr(intern!(py, "__context__"))? } else { cause };
+        Ok(!before.is_none() && self.comes_of_disconnect(&before, depth - 1)?)
     }
 
     // -- messages ------------------------------------------------------------------------------
@@ -336,7 +367,7 @@ impl Shared {
         if let Some(traceback) = error.traceback(py) {
             let _ = value.setattr(intern!(py, "__traceback__"), traceback);
         }
-        let fatal = !error.is_instance_of::<PyException>(py) && !self.is_cancellation(py, &error);
+        let fatal = crate::wsgi::ends_process(py, &error);
         self.report(py, "application_failed", (value, scope, answered, fatal));
     }
 }

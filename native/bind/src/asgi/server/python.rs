@@ -60,6 +60,7 @@ impl AsgiServer {
             event_loop: event_loop.clone().unbind(),
             cancelled_error: py.import("asyncio")?.getattr("CancelledError")?.unbind(),
             done: Py::new(py, Done)?.into_any(),
+            thread: std::thread::current().id(),
             slot: slot.clone(),
             rules: wire.rules(),
             proxy_rules: wire.proxy_rules(),

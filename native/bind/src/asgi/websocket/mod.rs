@@ -7,7 +7,6 @@
 mod frames;
 mod inbox;
 mod opening;
-mod receiving;
 mod rules;
 mod socket;
 
