@@ -103,7 +103,7 @@ def test_usr1_opens_the_access_log_again(server: Server) -> None:
 
 
 def test_a_slow_reader_holds_nobody_up(serve: Serve, name: str) -> None:
-    server = serve("traffic:app", "-k", name)
+    server = serve("traffic:app", "-k", name, "--keep-alive", "30")
     with server.connection() as (sock, reader):
         sock.sendall(get("/stream?400"))
         for _ in range(20):
