@@ -196,6 +196,7 @@ class Worker:
         self.turned_into = "asgi"
         # The class and not a new worker: hooks have seen this one, and the arbiter knows its slot and pipes.
         self.__class__ = found
+        self.init_signals()  # Their handlers are methods of the class before.
 
     def run(self) -> None:
         """Serve until `alive` is False and all work is done."""
