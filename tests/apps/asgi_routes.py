@@ -391,7 +391,11 @@ async def buffers(scope: Message, receive: Receive, send: Send) -> None:
 
 async def as_coroutines(scope: Message, receive: Receive, send: Send) -> None:
     """What `receive()` and `send()` give is passed to functions that take nothing but coroutines, also by a thread."""
+    import asgiref.sync
+
     loop = asyncio.get_running_loop()
+    assert asgiref.sync.iscoroutinefunction(receive)
+    assert asgiref.sync.iscoroutinefunction(send)
     first = await asyncio.create_task(receive())
     assert first == {"type": "http.request", "body": b"", "more_body": False}, first
     await asyncio.create_task(send(start()))

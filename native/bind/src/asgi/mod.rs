@@ -4,6 +4,7 @@
 //! Never      accepts a connection or runs a loop: `bicorn.workers.asgi` does.
 
 mod awaitable;
+mod callables;
 mod channel;
 mod connection;
 mod exchange;

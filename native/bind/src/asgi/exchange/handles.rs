@@ -5,14 +5,13 @@
 
 use std::rc::Rc;
 
-use pyo3::ffi::{PyMethodDef, PyMethodDefPointer};
 use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
 use super::Exchange;
+use crate::asgi::callables::{callable, none, one};
 use crate::asgi::channel::{Channel, Receiving, Sending};
 use crate::asgi::server::Shared;
-use crate::callable::{Definition, answer, bound};
 
 /// An exchange and its two callables.
 pub struct Handles {
@@ -28,7 +27,11 @@ impl Handles {
     /// Handles for requests of this server.
     pub fn new(py: Python<'_>, shared: &Rc<Shared>) -> PyResult<Self> {
         let exchange = Py::new(py, Exchange::new(shared))?;
-        Ok(Self { receive: bound(py, &RECEIVE, &exchange)?, send: bound(py, &SEND, &exchange)?, exchange })
+        Ok(Self {
+            receive: callable(py, &exchange, receive)?,
+            send: callable(py, &exchange, send)?,
+            exchange,
+        })
     }
 
     /// Whether the application has kept none of them, so that they can serve again.
@@ -45,42 +48,31 @@ impl Handles {
     }
 }
 
-static RECEIVE: Definition = Definition(PyMethodDef {
-    ml_name: c"receive".as_ptr(),
-    ml_meth: PyMethodDefPointer { PyCFunction: receive },
-    ml_flags: ffi::METH_NOARGS,
-    ml_doc: c"receive(): await the next message of the request (ASGI, HTTP)".as_ptr(),
-});
-
-static SEND: Definition = Definition(PyMethodDef {
-    ml_name: c"send".as_ptr(),
-    ml_meth: PyMethodDefPointer { PyCFunction: send },
-    ml_flags: ffi::METH_O,
-    ml_doc: c"send(message): await that a message of the response is taken (ASGI, HTTP)".as_ptr(),
-});
-
-unsafe extern "C" fn receive(slf: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: Python calls this with the interpreter lock held.
-    let py = unsafe { Python::assume_attached() };
-    answer(py, || {
-        // SAFETY: `bound` gave the function an Exchange as its self.
-        let exchange = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<Exchange>() };
-        Receiving::from(py, Channel::Request(exchange.to_owned().unbind())).map(Bound::into_ptr)
-    })
+/// `await receive()`: the next message of the request (ASGI, HTTP).
+fn receive(
+    py: Python<'_>,
+    owner: *mut ffi::PyObject,
+    arguments: &[*mut ffi::PyObject],
+) -> PyResult<*mut ffi::PyObject> {
+    none(arguments)?;
+    // SAFETY: `callable` was given an Exchange.
+    let exchange = unsafe { Borrowed::from_ptr(py, owner).cast_unchecked::<Exchange>() };
+    Receiving::from(py, Channel::Request(exchange.to_owned().unbind())).map(Bound::into_ptr)
 }
 
-unsafe extern "C" fn send(slf: *mut ffi::PyObject, message: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: Python calls this with the interpreter lock held.
-    let py = unsafe { Python::assume_attached() };
-    answer(py, || {
-        // SAFETY: `bound` gave the function an Exchange as its self, and METH_O gives one argument.
-        let (exchange, message) = unsafe {
-            (Borrowed::from_ptr(py, slf).cast_unchecked::<Exchange>(), Borrowed::from_ptr(py, message))
-        };
-        if exchange.get().state.get(py).shared.is_elsewhere() {
-            let channel = Channel::Request(exchange.to_owned().unbind());
-            return Sending::through(channel, &message).map(Bound::into_ptr);
-        }
-        exchange.get().send(py, &exchange, &message).map(Bound::into_ptr)
-    })
+/// `await send(message)`: a message of the response is taken (ASGI, HTTP).
+fn send(
+    py: Python<'_>,
+    owner: *mut ffi::PyObject,
+    arguments: &[*mut ffi::PyObject],
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: `callable` was given an Exchange; the argument is alive as long as the call.
+    let (exchange, message) = unsafe {
+        (Borrowed::from_ptr(py, owner).cast_unchecked::<Exchange>(), Borrowed::from_ptr(py, one(arguments)?))
+    };
+    if exchange.get().state.get(py).shared.is_elsewhere() {
+        let channel = Channel::Request(exchange.to_owned().unbind());
+        return Sending::through(channel, &message).map(Bound::into_ptr);
+    }
+    exchange.get().send(py, &exchange, &message).map(Bound::into_ptr)
 }

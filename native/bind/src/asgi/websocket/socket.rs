@@ -16,12 +16,13 @@ use bicorn_wire::websocket::{
 use pyo3::Borrowed;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
-use pyo3::ffi::{self, PyMethodDef, PyMethodDefPointer};
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 use crate::asgi::awaitable::Waiting;
+use crate::asgi::callables::{callable, none, one};
 use crate::asgi::channel::{Channel, Receiving, Sending};
 use crate::asgi::connection::Conn;
 use crate::asgi::exchange::{Exchange, Handles, settle};
@@ -30,7 +31,6 @@ use crate::asgi::server::Shared;
 use crate::asgi::websocket::frames::Frames;
 use crate::asgi::websocket::inbox::Inbox;
 use crate::asgi::websocket::opening::accept_head;
-use crate::callable::{Definition, answer, bound};
 
 /// How far the application has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,44 +81,32 @@ struct State {
     pinged: Cell<bool>,
 }
 
-static RECEIVE: Definition = Definition(PyMethodDef {
-    ml_name: c"receive".as_ptr(),
-    ml_meth: PyMethodDefPointer { PyCFunction: receive },
-    ml_flags: ffi::METH_NOARGS,
-    ml_doc: c"receive(): await the next message from the client (ASGI, WebSocket)".as_ptr(),
-});
-
-static SEND: Definition = Definition(PyMethodDef {
-    ml_name: c"send".as_ptr(),
-    ml_meth: PyMethodDefPointer { PyCFunction: send },
-    ml_flags: ffi::METH_O,
-    ml_doc: c"send(message): await that a message to the client is taken (ASGI, WebSocket)".as_ptr(),
-});
-
-unsafe extern "C" fn receive(slf: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: Python calls this with the interpreter lock held.
-    let py = unsafe { Python::assume_attached() };
-    answer(py, || {
-        // SAFETY: `bound` gave the function a WebSocket as its self.
-        let socket = unsafe { Borrowed::from_ptr(py, slf).cast_unchecked::<WebSocket>() };
-        Receiving::from(py, Channel::Socket(socket.to_owned().unbind())).map(Bound::into_ptr)
-    })
+/// `await receive()`: the next message from the client (ASGI, WebSocket).
+fn receive(
+    py: Python<'_>,
+    owner: *mut ffi::PyObject,
+    arguments: &[*mut ffi::PyObject],
+) -> PyResult<*mut ffi::PyObject> {
+    none(arguments)?;
+    // SAFETY: `callable` was given a WebSocket.
+    let socket = unsafe { Borrowed::from_ptr(py, owner).cast_unchecked::<WebSocket>() };
+    Receiving::from(py, Channel::Socket(socket.to_owned().unbind())).map(Bound::into_ptr)
 }
 
-unsafe extern "C" fn send(slf: *mut ffi::PyObject, message: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: Python calls this with the interpreter lock held.
-    let py = unsafe { Python::assume_attached() };
-    answer(py, || {
-        // SAFETY: `bound` gave the function a WebSocket as its self, and METH_O gives one argument.
-        let (socket, message) = unsafe {
-            (Borrowed::from_ptr(py, slf).cast_unchecked::<WebSocket>(), Borrowed::from_ptr(py, message))
-        };
-        if socket.get().state.get(py).shared.is_elsewhere() {
-            return Sending::through(Channel::Socket(socket.to_owned().unbind()), &message)
-                .map(Bound::into_ptr);
-        }
-        socket.get().send(py, &message).map(Bound::into_ptr)
-    })
+/// `await send(message)`: a message to the client is taken (ASGI, WebSocket).
+fn send(
+    py: Python<'_>,
+    owner: *mut ffi::PyObject,
+    arguments: &[*mut ffi::PyObject],
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: `callable` was given a WebSocket; the argument is alive as long as the call.
+    let (socket, message) = unsafe {
+        (Borrowed::from_ptr(py, owner).cast_unchecked::<WebSocket>(), Borrowed::from_ptr(py, one(arguments)?))
+    };
+    if socket.get().state.get(py).shared.is_elsewhere() {
+        return Sending::through(Channel::Socket(socket.to_owned().unbind()), &message).map(Bound::into_ptr);
+    }
+    socket.get().send(py, &message).map(Bound::into_ptr)
 }
 
 impl WebSocket {
@@ -151,7 +139,7 @@ impl WebSocket {
             pinged: Cell::new(false),
         };
         let socket = Py::new(py, Self { state: Guarded::new(state) })?;
-        let (receive, send) = (bound(py, &RECEIVE, &socket)?, bound(py, &SEND, &socket)?);
+        let (receive, send) = (callable(py, &socket, receive)?, callable(py, &socket, send)?);
         exchange.get().attach(py, socket.clone_ref(py));
         conn.attach(socket);
         Ok(Handles { exchange, receive, send })
