@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -44,7 +45,23 @@ async def raising(scope: Message, receive: Receive, send: Send) -> None:
 
 async def hanging(scope: Message, receive: Receive, send: Send) -> None:
     """Never answer."""
-    await asyncio.Event().wait()
+    print("hanging", flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        print("cancelled", flush=True)
+
+
+async def stopped_as_it_starts(scope: Message, receive: Receive, send: Send) -> None:
+    """Be told to stop some turns of the loop before the startup is complete; say what is received then."""
+    await receive()
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(int(os.environ["TURNS"])):
+        await asyncio.sleep(0)
+    await send({"type": "lifespan.startup.complete"})
+    print("complete", flush=True)
+    print((await receive())["type"], flush=True)
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 async def failing_at_the_end(scope: Message, receive: Receive, send: Send) -> None:

@@ -47,6 +47,25 @@ def test_an_application_that_cannot_start_ends_the_first_start(serve: Serve, app
     server.wait_for_log(words)
 
 
+def test_a_stop_during_the_startup_cancels_it(serve: Serve) -> None:
+    server = serve("asgi_lives:hanging", "--asgi-lifespan", "on", wait=False)
+    server.wait_for_log("hanging", stream="stdout")
+    assert server.stop() == 0
+    assert server.stdout.splitlines() == ["hanging", "cancelled"]
+    assert "Traceback" not in server.log
+    assert "destroyed" not in server.log
+
+
+@pytest.mark.parametrize("turns", range(7))
+def test_a_stop_as_the_startup_completes_is_followed_by_a_shutdown(serve: Serve, turns: int) -> None:
+    server = serve("asgi_lives:stopped_as_it_starts", "-e", f"TURNS={turns}", wait=False)
+    server.wait_for_log("Worker exiting")
+    server.stop()
+    # Two workers may have come so far, or been stopped before.
+    assert server.stdout.replace("complete\nlifespan.shutdown\n", "") == ""
+    assert "Traceback" not in server.log
+
+
 def test_an_application_that_cannot_start_any_more_leaves_the_old_workers(serve: Serve) -> None:
     server = serve("changing:app", "--asgi-lifespan", "on", "--log-level", "debug", files={"changing.py": CHANGING})
     (before,) = server.wait_for_ready(1)

@@ -147,6 +147,7 @@ class AsgiWorker(Worker):
         if not startup.done():
             startup.cancel()
             await asyncio.gather(startup, return_exceptions=True)
+            await lifespan.shutdown(self.cfg.lifespan_shutdown_timeout)
             return False
         startup.result()
         return True

@@ -21,6 +21,8 @@ Message = MutableMapping[str, Any]  # Any: whatever the ASGI message of that typ
 AsgiApp = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
 SPEC_VERSION: Final = "2.0"
+#: How long the application's task may take to end after it was cancelled, in seconds.
+CANCEL_S: Final = 1.0
 
 
 class LifespanFailed(BicornError):
@@ -53,14 +55,20 @@ class Lifespan:
     async def startup(self, timeout: float) -> None:
         """Let the application start; raise LifespanFailed if it cannot, or not within `timeout` seconds (0: no limit).
 
-        An application that raises instead of answering has no lifespan, as far as mode "auto" is concerned.
+        An application that raises instead of answering has no lifespan, as far as mode "auto" is concerned. Cancelled,
+        this ends the application, unless it has just started: then it is to be shut down.
         """
         if self._mode == "off":
             return
         self._task = asyncio.create_task(self._run(), name="bicorn-lifespan")
-        await self._answer("startup", timeout)
-        if self._failure is not None:
-            raise LifespanFailed(f"The application failed to start (lifespan): {self._failure}")
+        try:
+            await self._answer("startup", timeout)
+            if self._failure is not None:
+                raise LifespanFailed(f"The application failed to start (lifespan): {self._failure}")
+        except BaseException:  # Also where the worker is told to stop meanwhile.
+            if not self._is_supported:
+                await self._end(self._task)
+            raise
         self._phase = _Phase.STARTED
 
     async def shutdown(self, timeout: float) -> None:
@@ -74,20 +82,25 @@ class Lifespan:
             self._failure = str(error)
         if self._failure is not None:
             self._log.error("The application failed to shut down (lifespan): %s", self._failure)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await self._end(self._task)
+
+    async def _end(self, task: asyncio.Task[None]) -> None:
+        """End the application's task, which may wait for an event that does not come, before the loop is closed."""
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_S)
 
     async def _answer(self, event: str, timeout: float) -> None:
         assert self._task is not None
         self._answered.clear()
         self._events.put_nowait({"type": f"lifespan.{event}"})
         answered = asyncio.create_task(self._answered.wait())
-        done, _ = await asyncio.wait(
-            {answered, self._task}, timeout=timeout or None, return_when=asyncio.FIRST_COMPLETED
-        )
-        answered.cancel()
+        try:
+            done, _ = await asyncio.wait(
+                {answered, self._task}, timeout=timeout or None, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            answered.cancel()
         if not done:
-            self._task.cancel()
             raise LifespanFailed(
                 f"The application did not answer lifespan.{event} within {timeout:g} seconds "
                 f"(lifespan_{event}_timeout)."

@@ -65,17 +65,18 @@ pub fn one(arguments: &[*mut ffi::PyObject]) -> PyResult<*mut ffi::PyObject> {
 }
 
 fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
-    let member = |name: &'static std::ffi::CStr, offset: usize| ffi::PyMemberDef {
+    let member = |name: &'static std::ffi::CStr, type_code, offset: usize| ffi::PyMemberDef {
         name: name.as_ptr(),
-        type_code: ffi::Py_T_PYSSIZET,
+        type_code,
         offset: offset as ffi::Py_ssize_t,
         flags: ffi::Py_READONLY,
         doc: ptr::null(),
     };
     // Read while the type is made, and not after.
     let mut members = [
-        member(c"__vectorcalloffset__", offset_of!(Callable, vectorcall)),
-        member(c"__weaklistoffset__", offset_of!(Callable, weak_references)),
+        member(c"__vectorcalloffset__", ffi::Py_T_PYSSIZET, offset_of!(Callable, vectorcall)),
+        member(c"__weaklistoffset__", ffi::Py_T_PYSSIZET, offset_of!(Callable, weak_references)),
+        member(c"__self__", ffi::Py_T_OBJECT_EX, offset_of!(Callable, owner)),
         // SAFETY: all zeros is how the list ends.
         unsafe { std::mem::zeroed() },
     ];

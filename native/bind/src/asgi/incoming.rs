@@ -4,24 +4,25 @@
 //! Never      bounds itself: the connection stops reading when `waiting` says that enough has come.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-#[derive(Default)]
-enum Held {
-    #[default]
-    Nothing,
-    /// One piece, as it was read: the application gets this very object.
-    One(Py<PyBytes>),
-    /// Several, joined: many small reads do not become many objects.
+/// Pieces are joined up to so many bytes: many small reads do not become many objects, and large ones are not copied.
+const JOINED_BYTES_MAX: usize = 16 * 1024;
+
+enum Piece {
+    /// As it was read: the application gets this very object.
+    Whole(Py<PyBytes>),
+    /// Several in one.
     Joined(Vec<u8>),
 }
 
 /// A body in transit.
 #[derive(Default)]
 pub struct Incoming {
-    held: RefCell<Held>,
+    pieces: RefCell<VecDeque<Piece>>,
     waiting: Cell<usize>,
     ended: Cell<bool>,
     told: Cell<bool>,
@@ -32,7 +33,7 @@ impl Incoming {
     #[inline]
     pub fn reset(&self) {
         if self.waiting.replace(0) > 0 {
-            self.held.take();
+            self.pieces.borrow_mut().clear();
         }
         self.ended.set(false);
         self.told.set(false);
@@ -44,19 +45,17 @@ impl Incoming {
         self.waiting.get()
     }
 
-    /// More has come.
+    /// More has come: at least one byte.
     pub fn push(&self, piece: &Bound<'_, PyBytes>) {
         let bytes = piece.as_bytes();
         self.waiting.set(self.waiting.get() + bytes.len());
-        let mut held = self.held.borrow_mut();
-        *held = match std::mem::take(&mut *held) {
-            Held::Nothing => Held::One(piece.clone().unbind()),
-            Held::One(first) => Held::Joined([first.bind(piece.py()).as_bytes(), bytes].concat()),
-            Held::Joined(mut joined) => {
-                joined.extend_from_slice(bytes);
-                Held::Joined(joined)
+        let mut pieces = self.pieces.borrow_mut();
+        match pieces.back_mut() {
+            Some(last) if last.as_bytes(piece.py()).len() + bytes.len() <= JOINED_BYTES_MAX => {
+                last.join(piece.py(), bytes);
             }
-        };
+            _ => pieces.push_back(Piece::Whole(piece.clone().unbind())),
+        }
     }
 
     /// Nothing more will come.
@@ -71,19 +70,36 @@ impl Incoming {
         !self.told.get() && (self.waiting.get() > 0 || self.ended.get())
     }
 
-    /// All that has come, and whether more will: None if there is nothing to say now.
+    /// The next part of what has come, and whether more will: None if there is nothing to say now.
     #[inline]
     pub fn take<'py>(&self, py: Python<'py>) -> Option<(Bound<'py, PyBytes>, bool)> {
         if !self.is_ready() {
             return None;
         }
-        self.waiting.set(0);
-        self.told.set(self.ended.get());
-        let body = match self.held.take() {
-            Held::Nothing => PyBytes::new(py, b""),
-            Held::One(piece) => piece.into_bound(py),
-            Held::Joined(joined) => PyBytes::new(py, &joined),
+        let body = match self.pieces.borrow_mut().pop_front() {
+            None => PyBytes::new(py, b""),
+            Some(Piece::Whole(piece)) => piece.into_bound(py),
+            Some(Piece::Joined(joined)) => PyBytes::new(py, &joined),
         };
-        Some((body, !self.ended.get()))
+        self.waiting.set(self.waiting.get() - body.as_bytes().len());
+        let is_last = self.ended.get() && self.waiting.get() == 0;
+        self.told.set(is_last);
+        Some((body, !is_last))
+    }
+}
+
+impl Piece {
+    fn as_bytes<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+        match self {
+            Self::Whole(piece) => piece.as_bytes(py),
+            Self::Joined(joined) => joined,
+        }
+    }
+
+    fn join(&mut self, py: Python<'_>, bytes: &[u8]) {
+        match self {
+            Self::Whole(piece) => *self = Self::Joined([piece.as_bytes(py), bytes].concat()),
+            Self::Joined(joined) => joined.extend_from_slice(bytes),
+        }
     }
 }
