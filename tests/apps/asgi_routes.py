@@ -367,7 +367,7 @@ async def pathsend_fails(scope: Message, receive: Receive, send: Send) -> None:
     try:
         await send({"type": "http.response.pathsend", "path": os.path.dirname(THIS_FILE)})
     except IsADirectoryError as error:
-        send({"type": "http.response.pathsend", "path": THIS_FILE})  # type: ignore[unused-coroutine]  # that is the point
+        send({"type": "http.response.pathsend", "path": THIS_FILE})  # type: ignore[unused-coroutine]  # on purpose
         await send(body(type(error).__name__.encode()))
 
 

@@ -97,11 +97,12 @@ fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
     // SAFETY: the specification and all that it points to are alive; gives a new type or sets an error.
     let class = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&raw mut spec))? };
     let class = class.cast_into::<PyType>()?;
-    // The marks of asyncio, up to Python 3.13, and of inspect, from 3.12.
-    for (module, mark) in [("asyncio.coroutines", "_is_coroutine"), ("inspect", "_is_coroutine_mark")] {
-        if let Some(value) = py.import(module)?.getattr_opt(mark)? {
-            class.setattr(mark, value)?;
-        }
+    // The mark of asyncio, up to Python 3.13, and that of inspect, from 3.12. On the class both hold for what it makes.
+    if let Some(mark) = py.import("asyncio.coroutines")?.getattr_opt("_is_coroutine")? {
+        class.setattr("_is_coroutine", mark)?;
+    }
+    if let Some(mark) = py.import("inspect")?.getattr_opt("markcoroutinefunction")? {
+        mark.call1((&class,))?;
     }
     Ok(class.unbind())
 }
