@@ -240,6 +240,7 @@ NOBODY = 65534
 #: Gives up root once everything is imported, so that limits on processes hold, and goes where such a user may be.
 AS_NOBODY = (
     "import os, sys\n"
+    "import asyncio, importlib.metadata, locale\n"
     "import bicorn.cli.main, bicorn.workers.sync, hello\n"
     "os.chdir('/')\n"
     f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
