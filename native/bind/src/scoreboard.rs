@@ -2,6 +2,7 @@
 
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bicorn_reactor::clock::monotonic_ns;
@@ -11,8 +12,15 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
+/// What stands before the rows.
+#[repr(C, align(64))]
+struct Header {
+    /// Rows that were ever taken, counted from the first: whoever looks at all of them touches no more memory.
+    used: AtomicU64,
+}
+
 struct Mapping {
-    rows: NonNull<Row>,
+    header: NonNull<Header>,
     len: usize,
 }
 
@@ -23,26 +31,41 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     fn new(len: usize) -> rustix::io::Result<Self> {
-        let bytes = len * size_of::<Row>();
+        let bytes = Self::bytes(len);
         // SAFETY: a new anonymous mapping overlaps nothing that exists.
         let memory = unsafe {
             mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)
         }?;
-        let rows = NonNull::new(memory.cast()).expect("mmap never returns null");
-        Ok(Self { rows, len })
+        let header = NonNull::new(memory.cast()).expect("mmap never returns null");
+        Ok(Self { header, len })
+    }
+
+    const fn bytes(len: usize) -> usize {
+        size_of::<Header>() + len * size_of::<Row>()
     }
 
     fn row(&self, index: usize) -> &Row {
         assert!(index < self.len);
-        // SAFETY: inside the mapping, page-aligned, and zeroed memory is a valid row of atomics.
-        unsafe { self.rows.add(index).as_ref() }
+        // SAFETY: inside the mapping, aligned as the header is, and zeroed memory is a valid row of atomics.
+        unsafe { self.header.add(1).cast::<Row>().add(index).as_ref() }
+    }
+
+    fn take(&self, index: usize) {
+        self.row(index).reset();
+        // SAFETY: zeroed memory is a valid header.
+        unsafe { self.header.as_ref() }.used.fetch_max(index as u64 + 1, Relaxed);
+    }
+
+    fn used(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { self.header.as_ref() }.used.load(Relaxed) as usize
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: mapped with this size in `new`; every row handle holds an Arc, so none is left.
-        let _ = unsafe { munmap(self.rows.as_ptr().cast(), self.len * size_of::<Row>()) };
+        let _ = unsafe { munmap(self.header.as_ptr().cast(), Self::bytes(self.len)) };
     }
 }
 
@@ -97,7 +120,7 @@ impl Slot {
 
     /// The rows of all other workers that are in this state and take connections over.
     pub fn siblings(&self, state: u64) -> impl Iterator<Item = &Row> {
-        let others = (0..self.mapping.len).filter(|index| *index != self.index);
+        let others = (0..self.mapping.used()).filter(|index| *index != self.index);
         others
             .map(|index| self.mapping.row(index))
             .filter(move |row| row.state.load(Relaxed) == state && row.capacity.load(Relaxed) > 0)
@@ -117,8 +140,8 @@ impl Slot {
         self.siblings(state).next().is_some()
     }
 
-    fn reset(&self) {
-        self.row().reset();
+    fn take(&self) {
+        self.mapping.take(self.index);
     }
 
     fn beat(&self) {

@@ -49,7 +49,7 @@ class Children:
     def take_slot(self) -> Slot:
         """Give a free slot with everything in it zero; IndexError if there is none."""
         slot = self._scoreboard.slot(self._free.pop())
-        slot.reset()
+        slot.take()
         return slot
 
     def free_slot(self, slot: Slot) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from bicorn.arbiter.children import Children
 from bicorn.arbiter.handle import WorkerHandle
 from bicorn.arbiter.states import WorkerEvent, WorkerState
 from bicorn.config import load_settings
+from bicorn.ipc.scoreboard import SlotState
 from bicorn.observe.log import Logger
 from bicorn.workers.base import Worker
 
@@ -46,6 +48,26 @@ def test_a_slot_is_clean_when_it_is_given_again(children: Children) -> None:
     children.remove(11)
     slot = children.take_slot()
     assert (slot.index, slot.heartbeat_ns, slot.pid) == (handle.slot.index, 0, 0)
+
+
+def test_a_look_at_the_siblings_touches_the_slots_that_were_taken_only() -> None:
+    board = Scoreboard(65_536)
+    slot = board.slot(0)
+    slot.take()
+    board.slot(2).take()
+    board.slot(2).state = SlotState.READY
+    before = shared_bytes()
+    assert not slot.has_sibling(SlotState.READY)
+    board.slot(2).take_over(1)
+    assert slot.has_sibling(SlotState.READY)
+    assert not slot.has_sibling(SlotState.DRAINING)
+    assert shared_bytes() - before < 100_000  # Of 70 MB.
+
+
+def shared_bytes() -> int:
+    """How much shared memory is in this process."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssShmem:"))
+    return int(line.split()[1]) * 1024
 
 
 def test_strangers_are_nobody(children: Children) -> None:
