@@ -61,8 +61,8 @@ impl Application for Front {
         peer.origin.is_none().then_some((peer.listener, peer.address))
     }
 
-    fn has_idle_sibling(&self) -> bool {
-        self.wsgi.siblings().any(Row::is_idle)
+    fn idle_siblings(&self) -> usize {
+        self.wsgi.siblings().filter(|row| row.is_idle()).count()
     }
 
     fn has_ready_sibling(&self) -> bool {

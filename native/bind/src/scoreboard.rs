@@ -130,9 +130,10 @@ impl Slot {
 #[pymethods]
 impl Slot {
     /// From now on, while this worker is ready, others may hand connections over to it: so many requests can
-    /// run at once here.
+    /// run at once here. It counts as idle, since nobody says when it is not.
     fn take_over(&self, capacity: u64) {
         self.row().capacity.store(capacity, Relaxed);
+        self.row().rests(true);
     }
 
     /// Whether another worker is in this state and takes connections over.

@@ -72,8 +72,8 @@ pub trait Application: Sized {
     /// Where a connection came in and from where, if another worker can know as much of it.
     fn movable(&self, peer: &Self::Peer) -> Option<(usize, Option<SocketAddr>)>;
 
-    /// Whether another worker that takes connections over has nothing to do.
-    fn has_idle_sibling(&self) -> bool;
+    /// How many other workers that take connections over have nothing to do.
+    fn idle_siblings(&self) -> usize;
 
     /// Whether there is another worker that takes connections over, and goes on.
     fn has_ready_sibling(&self) -> bool;

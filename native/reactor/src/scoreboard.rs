@@ -34,6 +34,8 @@ pub struct Slot {
     pub running: AtomicU64,
     /// See `running`.
     pub capacity: AtomicU64,
+    /// 1 while the loop waits for something to do, and always where a loop does not say.
+    pub resting: AtomicU64,
     /// Requests answered, refusals included.
     pub requests: AtomicU64,
     /// Requests refused by the wire rules, before any application saw them.
@@ -122,6 +124,7 @@ impl Default for Slot {
             in_flight: zero(),
             running: zero(),
             capacity: zero(),
+            resting: zero(),
             requests: zero(),
             refused: zero(),
             bytes_sent: zero(),
@@ -159,6 +162,7 @@ impl Slot {
             &self.in_flight,
             &self.running,
             &self.capacity,
+            &self.resting,
             &self.requests,
             &self.refused,
             &self.bytes_sent,
@@ -213,9 +217,14 @@ impl Slot {
         self.running.store(self.running.load(Relaxed).saturating_sub(1), Relaxed);
     }
 
-    /// Whether this worker could run a job at once.
+    /// The loop waits for something to do, or no longer does.
+    pub fn rests(&self, resting: bool) {
+        self.resting.store(u64::from(resting), Relaxed);
+    }
+
+    /// Whether this worker would run a job at once: between two jobs of many it would not.
     pub fn is_idle(&self) -> bool {
-        self.running.load(Relaxed) < self.capacity.load(Relaxed)
+        self.resting.load(Relaxed) != 0 && self.running.load(Relaxed) < self.capacity.load(Relaxed)
     }
 
     /// A complete request has waited this long for the application.

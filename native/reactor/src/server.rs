@@ -173,6 +173,9 @@ impl<A: Application> Server<A> {
     /// # Errors
     /// The kernel refused to wait.
     pub fn next(&mut self, waiter: &mut impl Waiter) -> Result<Next<A>, Errno> {
+        if !waiter.may_block() {
+            self.core.app.slot().rests(false);
+        }
         loop {
             self.follow_orders();
             if let Some(job) = self.depart() {
@@ -197,6 +200,7 @@ impl<A: Application> Server<A> {
                 self.core.app.slot().beat(self.core.clock.now_ns());
             }
             if !self.wait(waiter)? {
+                self.core.app.slot().rests(true);
                 return Ok(Next::Idle(Duration::from_millis(self.wait_ms())));
             }
         }
@@ -209,7 +213,7 @@ impl<A: Application> Server<A> {
     pub fn tend(&mut self, waiter: &mut impl Waiter) -> Result<bool, Errno> {
         // Where the number of requests is bounded, what no sibling can take is refused rather than left waiting.
         let is_bounded = self.core.concurrency_max != usize::MAX;
-        let leaves_it = !is_bounded || self.core.app.has_idle_sibling();
+        let leaves_it = !is_bounded || self.core.app.idle_siblings() > 0;
         let hands_over = self.hands_over() && !self.core.draining && leaves_it;
         if hands_over {
             self.closed.busy = true;
@@ -234,7 +238,7 @@ impl<A: Application> Server<A> {
             if self.move_on() {
                 continue;
             }
-            self.offer_again();
+            self.offer();
             self.wait(waiter)?;
         }
         Ok(())
@@ -425,7 +429,14 @@ impl<A: Application> Server<A> {
         self.event = 0;
         let (epoll, events) = (&self.epoll, &mut self.events);
         let mut wait = || gather(epoll, &timeout, events);
-        let result = if timeout_ms == 0 { wait() } else { waiter.wait(wait) };
+        let result = if timeout_ms == 0 {
+            wait()
+        } else {
+            self.core.app.slot().rests(true);
+            let result = waiter.wait(wait);
+            self.core.app.slot().rests(false);
+            result
+        };
         self.core.clock.read();
         match result {
             Ok(()) => {}
@@ -469,7 +480,10 @@ impl<A: Application> Server<A> {
         connection.half_closed |= flags.contains(EventFlags::RDHUP);
         let verdict = match connection.stage {
             Stage::Idle if self.closed.busy && connection.readable && !has_hung_up(flags) => {
-                return self.offer(token);
+                if !self.offered.contains(&token) {
+                    self.offered.push(token);
+                }
+                return;
             }
             Stage::Serving(_) => {
                 connection.writable |= flags.contains(EventFlags::OUT);

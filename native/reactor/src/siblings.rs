@@ -22,19 +22,18 @@ impl<A: Application> Server<A> {
         self.sources.handover.is_some()
     }
 
-    /// Hands a readable connection to an idle sibling, or keeps it in mind: the request in it waits here
-    /// until a thread is back.
-    pub(crate) fn offer(&mut self, token: Token) {
-        let given = self.core.app.has_idle_sibling() && self.give_away(token);
-        if !given && !self.offered.contains(&token) {
-            self.offered.push(token);
+    /// Hands readable connections to idle siblings, one to each: a request that waits in the queue is run by none of
+    /// them sooner than here, and cannot come back.
+    pub(crate) fn offer(&mut self) {
+        let Some(handover) = &self.sources.handover else { return };
+        if self.offered.is_empty() || !handover.is_empty() {
+            return;
         }
-    }
-
-    pub(crate) fn offer_again(&mut self) {
-        if !self.offered.is_empty() && self.core.app.has_idle_sibling() {
-            for token in std::mem::take(&mut self.offered) {
-                self.offer(token);
+        let count = self.core.app.idle_siblings().min(self.offered.len());
+        let rest = self.offered.split_off(count);
+        for token in std::mem::replace(&mut self.offered, rest) {
+            if !self.give_away(token) {
+                self.core.unfinished.push(token);
             }
         }
     }

@@ -85,8 +85,8 @@ impl Application for Front {
         Some((0, None))
     }
 
-    fn has_idle_sibling(&self) -> bool {
-        false
+    fn idle_siblings(&self) -> usize {
+        0
     }
 
     fn has_ready_sibling(&self) -> bool {
