@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bicorn_reactor::clock::HttpDate;
 use bicorn_reactor::scoreboard::Slot as Row;
@@ -63,6 +64,12 @@ impl Application for Front {
 
     fn idle_siblings(&self) -> usize {
         self.wsgi.siblings().filter(|row| row.is_idle()).count()
+    }
+
+    fn siblings(&self) -> (usize, usize) {
+        self.wsgi
+            .siblings()
+            .fold((0, 0), |(count, open), row| (count + 1, open + row.connections.load(Relaxed) as usize))
     }
 
     fn has_ready_sibling(&self) -> bool {

@@ -136,9 +136,11 @@ impl Slot {
         self.row().rests(true);
     }
 
-    /// Whether another worker is in this state and takes connections over.
-    fn has_sibling(&self, state: u64) -> bool {
-        self.siblings(state).next().is_some()
+    /// How many other workers are in this state and take connections over, and how many connections they have.
+    #[pyo3(name = "siblings")]
+    fn count_siblings(&self, state: u64) -> (usize, usize) {
+        self.siblings(state)
+            .fold((0, 0), |(count, open), row| (count + 1, open + row.connections.load(Relaxed) as usize))
     }
 
     fn take(&self) {

@@ -75,6 +75,9 @@ pub trait Application: Sized {
     /// How many other workers that take connections over have nothing to do.
     fn idle_siblings(&self) -> usize;
 
+    /// How many other workers take connections over, and how many connections they have together.
+    fn siblings(&self) -> (usize, usize);
+
     /// Whether there is another worker that takes connections over, and goes on.
     fn has_ready_sibling(&self) -> bool;
 

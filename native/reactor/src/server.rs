@@ -77,7 +77,7 @@ pub struct Server<A: Application> {
     /// When the listeners are looked at although the kernel has said nothing of them.
     stragglers_ms: u64,
     /// What the kernel said last, and about whom.
-    events: Vec<(Token, EventFlags)>,
+    pub(crate) events: Vec<(Token, EventFlags)>,
     /// How far `events` have been dealt with.
     event: usize,
     /// What follows the events of a round is done too.
@@ -85,6 +85,8 @@ pub struct Server<A: Application> {
     woken: bool,
     signalled: bool,
     stopped: bool,
+    /// Since when rounds have been crowded, and when the last one was.
+    pub(crate) crowded_ms: (u64, u64),
     /// Connections with a request that a sibling may run sooner, while every thread is busy.
     pub(crate) offered: Vec<Token>,
     /// Jobs that have left and are not back.
@@ -154,6 +156,7 @@ impl<A: Application> Server<A> {
             woken: false,
             signalled: false,
             stopped: false,
+            crowded_ms: (0, 0),
             offered: Vec::new(),
             out: 0,
             departed: Token { key: 0, generation: NOT_A_CONNECTION },
@@ -443,6 +446,7 @@ impl<A: Application> Server<A> {
             Err(Errno::INTR) => self.signalled = true,
             Err(errno) => return Err(errno),
         }
+        self.balance();
         let due = self.next_look_ms().is_some_and(|at| at <= self.core.clock.now_ms());
         self.rounded = self.events.is_empty() && self.core.unfinished.is_empty() && !due;
         Ok(!self.rounded || waiter.may_block())

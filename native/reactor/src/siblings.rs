@@ -11,10 +11,22 @@ use rustix::io::Errno;
 
 use crate::application::Application;
 use crate::connection::Stage;
-use crate::handover::Moving;
+use crate::handover::{Handover, Moving};
 use crate::orders::Order;
 use crate::server::{HANDOVER, Server, special};
 use crate::timer::Token;
+
+/// Events of one round that make it a crowded one.
+const CROWD: usize = 8;
+
+/// How long there have to be crowded rounds before connections are moved for it.
+const CROWDED_MS: u64 = 50;
+
+/// After this time without one the next crowded round is the first.
+const UNCROWDED_MS: u64 = 20;
+
+/// The least difference to an even share that is worth moving connections for; otherwise a quarter of it is.
+const SURPLUS_MIN: usize = 8;
 
 impl<A: Application> Server<A> {
     /// Whether connections can change workers.
@@ -35,6 +47,45 @@ impl<A: Application> Server<A> {
             if !self.give_away(token) {
                 self.core.unfinished.push(token);
             }
+        }
+    }
+
+    /// Moves connections to siblings that have fewer, when rounds have been crowded for some time.
+    ///
+    /// Clients that open all their connections at once leave most of them to the worker that wakes up first, and keep
+    /// them for hours.
+    #[inline]
+    pub(crate) fn balance(&mut self) {
+        if self.events.len() >= CROWD && !self.core.draining && self.hands_over() {
+            self.note_crowd();
+        }
+    }
+
+    fn note_crowd(&mut self) {
+        let now_ms = self.core.clock.now_ms();
+        let (since_ms, last_ms) = self.crowded_ms;
+        self.crowded_ms = (if now_ms - last_ms > UNCROWDED_MS { now_ms } else { since_ms }, now_ms);
+        if now_ms - self.crowded_ms.0 >= CROWDED_MS {
+            self.crowded_ms.0 = now_ms;
+            self.give_surplus_away();
+        }
+    }
+
+    #[cold]
+    fn give_surplus_away(&mut self) {
+        let (siblings, connections) = self.core.app.siblings();
+        let mine = self.connections.len();
+        let fair = (mine + connections) / (siblings + 1);
+        let surplus = mine.saturating_sub(fair);
+        let is_empty = self.sources.handover.as_ref().is_some_and(Handover::is_empty);
+        if !is_empty || surplus < SURPLUS_MIN.max(fair / 4) {
+            return;
+        }
+        // Those whose turn would come last; the siblings get a part of the requests, not only of the connections.
+        let count = surplus.min(self.events.len() / 2);
+        let last: Vec<Token> = self.events.iter().rev().map(|(token, _)| *token).take(count).collect();
+        for token in last {
+            self.give_away(token);
         }
     }
 

@@ -89,6 +89,10 @@ impl Application for Front {
         0
     }
 
+    fn siblings(&self) -> (usize, usize) {
+        (0, 0)
+    }
+
     fn has_ready_sibling(&self) -> bool {
         false
     }

@@ -295,6 +295,7 @@ class AsgiWorker(Worker):
             self.server.tick()
             self.listening.look()
             self.listening.give_idle_away()
+            self.listening.balance()
             if self._has_lasting_websockets and self._is_last():
                 # The server stops, and this worker was draining already: nobody tells it a second time.
                 self._has_lasting_websockets = False

@@ -112,6 +112,11 @@ class Listening:
         if self._is_leaving and self._siblings is not None:
             self._siblings.give_idle_away(self._server)
 
+    def balance(self) -> None:
+        """Let siblings that have fewer connections take some, where this worker is busy."""
+        if self._siblings is not None and not self._is_leaving:
+            self._siblings.balance(self._server)
+
     async def take_what_nobody_else_will(self) -> bool:
         """Take connections that siblings have given away before they left as well; False if there are none."""
         took = self._siblings is not None and self._siblings.take_what_nobody_else_will(self._introduce)

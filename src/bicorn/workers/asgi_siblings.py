@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 #: How long taking rests when descriptors have run out, in seconds.
 REST_S: Final = 0.25
+
+#: The part of its time that a worker computes before it gives connections to others.
+BUSY: Final = 0.2
+
+#: The least difference to an even share that is worth moving connections for; otherwise a quarter of it is.
+SURPLUS_MIN: Final = 8
+
+#: Connections that are moved at a time: each costs some 50 µs.
+MOVES_MAX: Final = 64
 
 #: Gets a connection, the index of its listener, and whether another worker has served a request of it.
 Introduce = Callable[[socket.socket, int, bool], object]
@@ -38,9 +48,12 @@ class Siblings:
         self._queue = Handover(fds, [str(listener) for listener in listeners])
         self._introduce: Introduce | None = None  # while connections are taken
         self._rest: asyncio.TimerHandle | None = None
+        self._looked = time.monotonic()
+        self._used = time.process_time()
 
     def _are_ready(self) -> bool:
-        return self._slot.has_sibling(SlotState.READY)
+        count, _ = self._slot.siblings(SlotState.READY)
+        return count > 0
 
     # -- taking ----------------------------------------------------------------------------------
 
@@ -96,6 +109,22 @@ class Siblings:
         """Let others go on with the connections that are between two requests."""
         if self._are_ready():
             server.give_idle_away(self._queue)
+
+    def balance(self, server: AsgiServer) -> None:
+        """Move connections to workers that have fewer, where this one has been busy since the last look.
+
+        Clients that open all their connections at once leave most of them to the worker that wakes up first, and keep
+        them for hours.
+        """
+        now, used = time.monotonic(), time.process_time()
+        is_busy = used - self._used >= BUSY * (now - self._looked)
+        self._looked, self._used = now, used
+        if is_busy and self._introduce is not None:
+            count, connections = self._slot.siblings(SlotState.READY)
+            fair = (server.connections + connections) // (count + 1)
+            surplus = server.connections - fair
+            if surplus >= max(SURPLUS_MIN, fair // 4):
+                server.give_idle_away(self._queue, min(surplus, MOVES_MAX))
 
     def pass_on(self, connection: socket.socket, listener: int, address: Any) -> bool:  # Any: of socket.accept()
         """Leave a connection that was just accepted to others; False if it has to stay."""

@@ -103,14 +103,16 @@ impl AsgiServer {
         AsgiProtocol::new(self.shared.get(py), Came { listener, served })
     }
 
-    /// Puts the connections that are between two requests into the queue, as far as it takes them.
-    fn give_idle_away(&self, py: Python<'_>, queue: &Handover) {
+    /// Puts connections that are between two requests into the queue, as far as it takes them: all, or so many.
+    #[pyo3(signature = (queue, most=None))]
+    fn give_idle_away(&self, py: Python<'_>, queue: &Handover, most: Option<usize>) {
         let shared = self.shared.get(py);
         let idle: Vec<Rc<Conn>> = shared
             .connections
             .borrow()
             .iter()
             .filter(|(_, conn)| conn.is_movable())
+            .take(most.unwrap_or(usize::MAX))
             .map(|(_, conn)| Rc::clone(conn))
             .collect();
         for conn in idle {
