@@ -1,8 +1,9 @@
-"""Says which worker answers and what it knows of its client; /hold waits for the test (harness.gate)."""
+"""Says which worker answers and what it knows of its client; /hold waits for the test (harness.gate), /work computes."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -13,6 +14,10 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     """Answer with the worker's pid, the client's address and the request's body, or hold."""
     if environ["PATH_INFO"] == "/hold":
         return cast(Iterable[bytes], gated.app(environ, start_response))
+    if environ["PATH_INFO"] == "/work":
+        until = time.thread_time() + 0.003
+        while time.thread_time() < until:
+            pass
     port = environ.get("REMOTE_PORT", "-")
     words = [str(os.getpid()), environ["REMOTE_ADDR"] or "-", port, environ["SERVER_PORT"] or "-"]
     body = " ".join(words).encode() + b" " + environ["wsgi.input"].read()

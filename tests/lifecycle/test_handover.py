@@ -6,7 +6,9 @@ import contextlib
 import os
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,46 @@ def test_a_request_waits_while_every_worker_is_busy(
     gate.release(2)
     assert quick.read()[0] in {first, *(str(pid) for pid in server.worker_pids())}
     assert one.read() == other.read() == ["done"]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[1])
+def test_nobody_waits_for_long_while_every_worker_is_busy(
+    serve: Serve, client_of: Callable[..., Client], kind: tuple[str, ...]
+) -> None:
+    server = serve("whose:app", "-w", "4", *kind)
+    server.wait_for_workers(4)
+    clients = [client_of(server) for _ in range(32)]
+    turns = 40 * len(clients)
+    answered: Counter[Client] = Counter()
+
+    def keep_asking(client: Client) -> None:
+        while sum(answered.values()) < turns:
+            client.ask("/work")
+            answered[client] += 1
+
+    with ThreadPoolExecutor(len(clients)) as threads:
+        list(threads.map(keep_asking, clients))
+    assert min(answered[client] for client in clients) >= 10, sorted(answered.values())
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *OTHER_KINDS], ids=lambda kind: kind[-1])
+def test_a_worker_that_woke_first_does_not_keep_all_connections(
+    serve: Serve, client_of: Callable[..., Client], kind: tuple[str, ...]
+) -> None:
+    server = serve("whose:app", "-w", "2", *kind)
+    server.wait_for_workers(2)
+    first, second = server.worker_pids()
+    suspend(second)
+    clients = [client_of(server) for _ in range(32)]
+    os.kill(second, signal.SIGCONT)
+
+    def is_shared() -> bool:
+        for client in clients:
+            client.send("/work")
+        share = Counter(int(client.read()[0]) for client in clients)
+        return min(share[first], share[second]) >= 8
+
+    wait_until(is_shared, "each worker has a part of the connections")
 
 
 def test_what_a_leaving_worker_accepts_does_not_wait_for_its_requests(

@@ -354,7 +354,10 @@ fn go_on<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>, pen
             return Close;
         }
     }
-    if connection.readable { read(connection, core) } else { Keep }
+    if connection.readable {
+        core.unfinished.push(connection.token); // Behind those that wait already.
+    }
+    Keep
 }
 
 /// Keeps the requests behind an answer for the connection's next turn, as if that answer were still on

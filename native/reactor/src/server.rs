@@ -6,6 +6,7 @@
 //! Invariant  a connection is in the epoll set once, for both directions, edge-triggered: after its
 //!            registration no further call is needed to change what is waited for.
 
+use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -85,12 +86,18 @@ pub struct Server<A: Application> {
     woken: bool,
     signalled: bool,
     stopped: bool,
-    /// Since when rounds have been crowded, and when the last one was.
-    pub(crate) crowded_ms: (u64, u64),
+    /// When connections were counted last, and how long the loop has waited for events since.
+    pub(crate) balanced_ns: u64,
+    pub(crate) rested_ns: u64,
     /// Connections with a request that a sibling may run sooner, while every thread is busy.
-    pub(crate) offered: Vec<Token>,
+    pub(crate) offered: VecDeque<Token>,
+    /// Whose turn was over, or has been put off; it comes before that of `events`.
+    pub(crate) resumed: VecDeque<Token>,
+    /// How many of them have their turn in this round. The others came while it was under way, and without its end
+    /// nobody would look at the listeners.
+    pub(crate) turns: usize,
     /// Jobs that have left and are not back.
-    out: usize,
+    pub(crate) out: usize,
     /// Whose job has left last.
     departed: Token,
     /// Connections that are not waited for at the end.
@@ -143,6 +150,7 @@ impl<A: Application> Server<A> {
         }
         epoll::add(&epoll, sources.orders.bell(), special(ORDERS), EventFlags::IN)?;
         let server = Self {
+            balanced_ns: core.clock.now_ns(),
             core,
             epoll,
             sources,
@@ -156,8 +164,10 @@ impl<A: Application> Server<A> {
             woken: false,
             signalled: false,
             stopped: false,
-            crowded_ms: (0, 0),
-            offered: Vec::new(),
+            rested_ns: 0,
+            offered: VecDeque::new(),
+            resumed: VecDeque::new(),
+            turns: 0,
             out: 0,
             departed: Token { key: 0, generation: NOT_A_CONNECTION },
             written_off: 0,
@@ -219,14 +229,19 @@ impl<A: Application> Server<A> {
         let leaves_it = !is_bounded || self.core.app.idle_siblings() > 0;
         let hands_over = self.hands_over() && !self.core.draining && leaves_it;
         if hands_over {
+            self.turns += self.events.len() - self.event;
             self.closed.busy = true;
             self.ignore_listeners();
         }
         let result = self.tend_until_woken(waiter);
         if hands_over {
+            while self.move_on() {} // So that all who wait do so in one line.
             self.closed.busy = false;
             self.reopen();
-            self.core.unfinished.append(&mut self.offered); // Nobody took them.
+            // Nobody took them, and they have waited for longer than those who come now.
+            self.offered.append(&mut self.resumed);
+            std::mem::swap(&mut self.offered, &mut self.resumed);
+            self.turns = self.turns.min(self.resumed.len());
         }
         result?;
         Ok(std::mem::take(&mut self.signalled))
@@ -247,9 +262,16 @@ impl<A: Application> Server<A> {
         Ok(())
     }
 
-    /// Deals with one event, or with what follows the last one; false when the round is over.
+    /// Deals with one connection, or with what follows the last one; false when the round is over.
     #[inline]
     fn move_on(&mut self) -> bool {
+        if (self.turns > 0 || self.closed.busy)
+            && let Some(token) = self.resumed.pop_front()
+        {
+            self.turns -= usize::from(!self.closed.busy);
+            self.resume(token);
+            return true;
+        }
         if self.event < self.events.len() {
             self.event += 1;
             self.dispatch(self.event - 1);
@@ -259,7 +281,7 @@ impl<A: Application> Server<A> {
             return false;
         }
         self.rounded = true;
-        self.go_on_with_unfinished();
+        self.resumed.extend(self.core.unfinished.drain(..));
         self.expire();
         if self.core.draining {
             self.give_idle_away();
@@ -395,7 +417,8 @@ impl<A: Application> Server<A> {
 
     /// Whether there is work that no event will announce.
     pub fn wants_attention(&self) -> bool {
-        !self.core.ready.is_empty() || !self.core.unfinished.is_empty() || self.core.draining
+        let is_rounded = self.resumed.is_empty() && self.core.unfinished.is_empty();
+        !self.core.ready.is_empty() || !is_rounded || self.core.draining
     }
 
     /// The epoll set, readable when there is something to do: for loops that wait on it among others.
@@ -430,6 +453,7 @@ impl<A: Application> Server<A> {
         };
         self.events.clear();
         self.event = 0;
+        let began_ns = self.core.clock.now_ns();
         let (epoll, events) = (&self.epoll, &mut self.events);
         let mut wait = || gather(epoll, &timeout, events);
         let result = if timeout_ms == 0 {
@@ -446,9 +470,10 @@ impl<A: Application> Server<A> {
             Err(Errno::INTR) => self.signalled = true,
             Err(errno) => return Err(errno),
         }
-        self.balance();
+        self.turns = self.turns.max(if self.closed.busy { 0 } else { self.resumed.len() });
+        self.balance(self.core.clock.now_ns() - began_ns);
         let due = self.next_look_ms().is_some_and(|at| at <= self.core.clock.now_ms());
-        self.rounded = self.events.is_empty() && self.core.unfinished.is_empty() && !due;
+        self.rounded = self.events.is_empty() && self.resumed.is_empty() && !due;
         Ok(!self.rounded || waiter.may_block())
     }
 
@@ -458,7 +483,7 @@ impl<A: Application> Server<A> {
     }
 
     fn wait_ms(&self) -> u64 {
-        if !self.core.unfinished.is_empty() {
+        if !self.resumed.is_empty() {
             return 0;
         }
         let now_ms = self.core.clock.now_ms();
@@ -472,7 +497,7 @@ impl<A: Application> Server<A> {
     fn dispatch(&mut self, event: usize) {
         let (token, flags) = self.events[event];
         if token.generation == NOT_A_CONNECTION {
-            return self.dispatch_source(token.key);
+            return self.dispatch_source(token);
         }
         let Some(connection) = self.connections.get_mut(token.key as usize) else { return };
         if connection.token != token {
@@ -484,10 +509,7 @@ impl<A: Application> Server<A> {
         connection.half_closed |= flags.contains(EventFlags::RDHUP);
         let verdict = match connection.stage {
             Stage::Idle if self.closed.busy && connection.readable && !has_hung_up(flags) => {
-                if !self.offered.contains(&token) {
-                    self.offered.push(token);
-                }
-                return;
+                return self.keep_to_offer(token);
             }
             Stage::Serving(_) => {
                 connection.writable |= flags.contains(EventFlags::OUT);
@@ -511,8 +533,12 @@ impl<A: Application> Server<A> {
         }
     }
 
+    pub(crate) fn is_open(&self, token: Token) -> bool {
+        self.connections.get(token.key as usize).is_some_and(|connection| connection.token == token)
+    }
+
     fn close_if_open(&mut self, token: Token) {
-        if self.connections.get(token.key as usize).is_some_and(|connection| connection.token == token) {
+        if self.is_open(token) {
             self.close(token);
         }
     }
@@ -551,8 +577,9 @@ impl<A: Application> Server<A> {
         }
     }
 
-    fn dispatch_source(&mut self, key: u32) {
-        match key {
+    fn dispatch_source(&mut self, source: Token) {
+        match source.key {
+            HANDOVER.. if self.closed.busy => self.keep_to_offer(source),
             HANDOVER => {
                 if self.closed.is_open() && self.take_over() && !self.close_if_full() {
                     self.queue_again();
@@ -581,17 +608,17 @@ impl<A: Application> Server<A> {
         }
     }
 
-    fn go_on_with_unfinished(&mut self) {
-        for token in std::mem::take(&mut self.core.unfinished) {
-            self.with(token, exchange::resume);
+    fn resume(&mut self, token: Token) {
+        if token.generation == NOT_A_CONNECTION {
+            return self.dispatch_source(token);
         }
-    }
-
-    fn with(&mut self, token: Token, act: fn(&mut Connection<A>, &mut Core<A>) -> Verdict) {
         if let Some(connection) = self.connections.get_mut(token.key as usize)
             && connection.token == token
         {
-            let verdict = act(connection, &mut self.core);
+            if self.closed.busy && connection.readable && matches!(connection.stage, Stage::Idle) {
+                return self.keep_to_offer(token);
+            }
+            let verdict = exchange::resume(connection, &mut self.core);
             self.settle(token, verdict);
         }
     }

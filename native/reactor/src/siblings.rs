@@ -13,20 +13,20 @@ use crate::application::Application;
 use crate::connection::Stage;
 use crate::handover::{Handover, Moving};
 use crate::orders::Order;
-use crate::server::{HANDOVER, Server, special};
+use crate::server::{HANDOVER, NOT_A_CONNECTION, Server, special};
 use crate::timer::Token;
 
-/// Events of one round that make it a crowded one.
+/// Connections that wait for their turn, and requests that run meanwhile, that make a crowd.
 const CROWD: usize = 8;
 
-/// How long there have to be crowded rounds before connections are moved for it.
-const CROWDED_MS: u64 = 50;
-
-/// After this time without one the next crowded round is the first.
-const UNCROWDED_MS: u64 = 20;
+/// How often connections are moved for it at most: if the loop has rested for less than half of this time.
+const BALANCE_NS: u64 = 50_000_000;
 
 /// The least difference to an even share that is worth moving connections for; otherwise a quarter of it is.
 const SURPLUS_MIN: usize = 8;
+
+/// How long a worker that has given connections away takes none.
+const REST_MS: u64 = 50;
 
 impl<A: Application> Server<A> {
     /// Whether connections can change workers.
@@ -42,32 +42,52 @@ impl<A: Application> Server<A> {
             return;
         }
         let count = self.core.app.idle_siblings().min(self.offered.len());
-        let rest = self.offered.split_off(count);
-        for token in std::mem::replace(&mut self.offered, rest) {
-            if !self.give_away(token) {
-                self.core.unfinished.push(token);
+        self.turns = self.turns.saturating_sub(count);
+        for token in self.offered.drain(..count).collect::<Vec<_>>() {
+            let is_ours = token.generation == NOT_A_CONNECTION || self.is_open(token);
+            if !self.give_away(token) && is_ours {
+                self.offered.push_back(token); // The queue was full, or it cannot leave.
             }
         }
     }
 
-    /// Moves connections to siblings that have fewer, when rounds have been crowded for some time.
+    /// The request in a readable connection waits here, until a sibling rests or a thread is back; so does what waits
+    /// in the queue or a listener.
+    pub(crate) fn keep_to_offer(&mut self, token: Token) {
+        if !self.offered.contains(&token) {
+            self.offered.push_back(token);
+        }
+    }
+
+    /// Moves connections to siblings that have fewer, when there is a crowd and the loop has not rested much of late.
     ///
     /// Clients that open all their connections at once leave most of them to the worker that wakes up first, and keep
     /// them for hours.
     #[inline]
-    pub(crate) fn balance(&mut self) {
-        if self.events.len() >= CROWD && !self.core.draining && self.hands_over() {
-            self.note_crowd();
+    pub(crate) fn balance(&mut self, rested_ns: u64) {
+        if !self.closed.busy {
+            self.rested_ns += rested_ns;
+        }
+        if self.waiting() + self.out >= CROWD && !self.core.draining && self.hands_over() {
+            self.look_for_a_surplus();
         }
     }
 
-    fn note_crowd(&mut self) {
-        let now_ms = self.core.clock.now_ms();
-        let (since_ms, last_ms) = self.crowded_ms;
-        self.crowded_ms = (if now_ms - last_ms > UNCROWDED_MS { now_ms } else { since_ms }, now_ms);
-        if now_ms - self.crowded_ms.0 >= CROWDED_MS {
-            self.crowded_ms.0 = now_ms;
-            self.give_surplus_away();
+    /// Connections that wait for their turn.
+    fn waiting(&self) -> usize {
+        self.events.len() + self.resumed.len() + self.offered.len()
+    }
+
+    fn look_for_a_surplus(&mut self) {
+        let now_ns = self.core.clock.now_ns();
+        let since_ns = now_ns - self.balanced_ns;
+        if since_ns >= BALANCE_NS {
+            let was_busy = self.rested_ns < since_ns / 2;
+            self.balanced_ns = now_ns;
+            self.rested_ns = 0;
+            if was_busy {
+                self.give_surplus_away();
+            }
         }
     }
 
@@ -82,11 +102,20 @@ impl<A: Application> Server<A> {
             return;
         }
         // Those whose turn would come last; the siblings get a part of the requests, not only of the connections.
-        let count = surplus.min(self.events.len() / 2);
-        let last: Vec<Token> = self.events.iter().rev().map(|(token, _)| *token).take(count).collect();
+        let told = self.events.iter().rev().map(|(token, _)| token);
+        let last = told.chain(self.offered.iter().rev()).chain(self.resumed.iter().rev());
+        let last: Vec<Token> = last.take(surplus.min(self.waiting() / 2)).copied().collect();
         for token in last {
             self.give_away(token);
         }
+        self.rest_from_taking();
+    }
+
+    /// Leaves what comes in the next moment to siblings, this worker's own gifts above all.
+    fn rest_from_taking(&mut self) {
+        let until_ms = self.core.clock.now_ms() + REST_MS;
+        self.ignore_listeners();
+        self.closed.until_ms = Some(self.closed.until_ms.map_or(until_ms, |until| until.max(until_ms)));
     }
 
     /// Puts a connection between two requests into the queue; false where that cannot be.

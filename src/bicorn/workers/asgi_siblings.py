@@ -33,6 +33,9 @@ SURPLUS_MIN: Final = 8
 #: Connections that are moved at a time: each costs some 50 µs.
 MOVES_MAX: Final = 64
 
+#: How long a worker that has given connections away takes none, in seconds.
+GIVEN_S: Final = 0.05
+
 #: Gets a connection, the index of its listener, and whether another worker has served a request of it.
 Introduce = Callable[[socket.socket, int, bool], object]
 
@@ -79,9 +82,13 @@ class Siblings:
         try:
             self._take(self._introduce)
         except OSError:
-            # What cannot be taken stays in the queue, which stays readable.
-            self._loop.remove_reader(self._queue.fileno())
-            self._rest = self._loop.call_later(REST_S, self._loop.add_reader, self._queue.fileno(), self._take_one)
+            self._take_none_for(REST_S)  # What cannot be taken stays in the queue, which stays readable.
+
+    def _take_none_for(self, seconds: float) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+        self._loop.remove_reader(self._queue.fileno())
+        self._rest = self._loop.call_later(seconds, self._loop.add_reader, self._queue.fileno(), self._take_one)
 
     def _take(self, introduce: Introduce) -> bool:
         taken = self._queue.take()
@@ -125,6 +132,7 @@ class Siblings:
             surplus = server.connections - fair
             if surplus >= max(SURPLUS_MIN, fair // 4):
                 server.give_idle_away(self._queue, min(surplus, MOVES_MAX))
+                self._take_none_for(GIVEN_S)  # Not what it has just given.
 
     def pass_on(self, connection: socket.socket, listener: int, address: Any) -> bool:  # Any: of socket.accept()
         """Leave a connection that was just accepted to others; False if it has to stay."""
