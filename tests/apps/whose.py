@@ -1,4 +1,4 @@
-"""Says which worker answers and what it knows of its client; /hold waits for the test (harness.gate), /work computes."""
+"""Says which worker answers and what it knows of its client; /work computes, /hold waits (harness.gate)."""
 
 from __future__ import annotations
 
