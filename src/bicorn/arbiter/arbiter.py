@@ -7,6 +7,7 @@ Invariant  what happens to a worker was decided by policy.decide(); this file on
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
@@ -220,6 +221,8 @@ class Arbiter(Server):
         self._control.open()
         self.cfg.when_ready(self)
         self.show_title()
+        gc.collect()
+        gc.freeze()  # The collector of a worker does not touch what it inherits, and so does not copy its pages.
 
     def _listen(self) -> list[Listener]:
         """Make the listeners, or take those of systemd or of the arbiter that this one replaces."""
