@@ -580,11 +580,7 @@ impl<A: Application> Server<A> {
     fn dispatch_source(&mut self, source: Token) {
         match source.key {
             HANDOVER.. if self.closed.busy => self.keep_to_offer(source),
-            HANDOVER => {
-                if self.closed.is_open() && self.take_over() && !self.close_if_full() {
-                    self.queue_again();
-                }
-            }
+            HANDOVER => self.take_some_over(),
             ORDERS => {
                 self.sources.orders.bell().silence();
                 self.woken = true;

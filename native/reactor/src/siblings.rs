@@ -25,6 +25,9 @@ const BALANCE_NS: u64 = 50_000_000;
 /// The least difference to an even share that is worth moving connections for; otherwise a quarter of it is.
 const SURPLUS_MIN: usize = 8;
 
+/// Connections taken out of the queue before those that are here get their turn.
+const TAKES_PER_TURN: usize = 16;
+
 /// How long a worker that has given connections away takes none.
 const REST_MS: u64 = 50;
 
@@ -93,12 +96,8 @@ impl<A: Application> Server<A> {
 
     #[cold]
     fn give_surplus_away(&mut self) {
-        let (siblings, connections) = self.core.app.siblings();
-        let mine = self.connections.len();
-        let fair = (mine + connections) / (siblings + 1);
-        let surplus = mine.saturating_sub(fair);
-        let is_empty = self.sources.handover.as_ref().is_some_and(Handover::is_empty);
-        if !is_empty || surplus < SURPLUS_MIN.max(fair / 4) {
+        let surplus = self.surplus();
+        if surplus == 0 || !self.sources.handover.as_ref().is_some_and(Handover::is_empty) {
             return;
         }
         // Those whose turn would come last; the siblings get a part of the requests, not only of the connections.
@@ -109,6 +108,15 @@ impl<A: Application> Server<A> {
             self.give_away(token);
         }
         self.rest_from_taking();
+    }
+
+    /// How many connections this worker has beyond an even share; 0 if that is not worth moving them.
+    fn surplus(&self) -> usize {
+        let (siblings, connections) = self.core.app.siblings();
+        let mine = self.connections.len();
+        let fair = (mine + connections) / (siblings + 1);
+        let surplus = mine.saturating_sub(fair);
+        if surplus < SURPLUS_MIN.max(fair / 4) { 0 } else { surplus }
     }
 
     /// Leaves what comes in the next moment to siblings, this worker's own gifts above all.
@@ -162,6 +170,18 @@ impl<A: Application> Server<A> {
             took = true;
         }
         took
+    }
+
+    /// Takes one connection out of the queue, and leaves the next to others; as many as wait here already, if those
+    /// in the queue would have to wait for the end of that line each.
+    pub(crate) fn take_some_over(&mut self) {
+        let most = if self.surplus() > 0 { 1 } else { (1 + self.waiting()).min(TAKES_PER_TURN) };
+        for _ in 0..most {
+            if !self.closed.is_open() || !self.take_over() || self.close_if_full() {
+                return;
+            }
+        }
+        self.queue_again();
     }
 
     /// Takes one connection out of the queue; false when there is none.
