@@ -281,7 +281,6 @@ impl<A: Application> Server<A> {
             return false;
         }
         self.rounded = true;
-        self.resumed.extend(self.core.unfinished.drain(..));
         self.expire();
         if self.core.draining {
             self.give_idle_away();
@@ -446,6 +445,7 @@ impl<A: Application> Server<A> {
 
     /// Fills `events`; false when there are none and the waiter may not block.
     fn wait(&mut self, waiter: &mut impl Waiter) -> Result<bool, Errno> {
+        self.resumed.extend(self.core.unfinished.drain(..));
         let timeout_ms = if waiter.may_block() { self.wait_ms().min(waiter.wait_ms_max()) } else { 0 };
         let timeout = Timespec {
             tv_sec: (timeout_ms / 1_000) as i64,
