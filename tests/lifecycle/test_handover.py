@@ -26,11 +26,12 @@ class Client:
 
     def __init__(self, server: Server) -> None:
         self.sock = server.connect()
+        self._host = server.addresses[0].removeprefix("http://") if server.addresses[0].startswith("http") else "h"
         self._answers = AnswerReader(self.sock)
 
     def send(self, path: str, body: bytes = b"") -> None:
         """Send a request without waiting for its answer."""
-        head = f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(body)}\r\n\r\n"
         self.sock.sendall(head.encode() + body)
 
     def read(self) -> list[str]:
@@ -49,9 +50,14 @@ class Client:
 OTHER_KINDS = (
     ("-k", "gevent"),
     ("-k", "eventlet"),
+    ("-k", "tornado"),
     ("-k", "asgi", "--asgi-loop", "asyncio"),
     ("-k", "asgi", "--asgi-loop", "uvloop"),
 )
+
+
+#: Changes between classes that each have a loop of another kind.
+CHANGES = (("sync", "asgi"), ("asgi", "tornado"), ("tornado", "gthread"))
 
 
 def waiting_to_be_accepted(port: int) -> int:
@@ -215,7 +221,7 @@ def test_idle_connections_survive_a_reload(
         assert int(pid) in new and rest == before
 
 
-@pytest.mark.parametrize(("before", "after"), [("sync", "asgi"), ("asgi", "gthread")])
+@pytest.mark.parametrize(("before", "after"), CHANGES)
 def test_idle_connections_survive_a_change_of_worker_class(
     serve: Serve, client_of: Callable[..., Client], before: str, after: str
 ) -> None:

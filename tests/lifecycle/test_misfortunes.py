@@ -217,8 +217,7 @@ def test_an_application_that_takes_all_descriptors_loses_no_connection(lossless:
     assert server.worker_pids() == [worker]
 
 
-# Tornado has no way to close the idle ones.
-@pytest.mark.parametrize(("lossless", "more"), [way for way in ACCEPTING if way.id != "tornado"], indirect=["lossless"])
+@pytest.mark.parametrize(("lossless", "more"), ACCEPTING, indirect=["lossless"])
 def test_idle_connections_make_room(lossless: Start, more: tuple[str, ...]) -> None:
     few = {"few.py": FEW_DESCRIPTORS}
     server = lossless("hello:app", "--keep-alive", "60", *more, launcher=("few.py",), files=few)

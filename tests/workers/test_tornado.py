@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import ssl
 import subprocess
 import urllib.request
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
+from harness.answers import AnswerReader
 from harness.gate import Gate
-from harness.server import Serve, Server
+from harness.load import load
+from harness.server import DEADLINE_S, Serve, Server, wait_until
 
 APP = (Path(__file__).parents[1] / "compat" / "projects" / "tornado_app.py").read_text()
 GET = b"GET %s HTTP/1.1\r\nHost: test.example\r\n\r\n"
@@ -241,7 +244,11 @@ def test_a_request_in_flight_is_answered(start: Start, gate: Gate, sig: signal.S
         sock.sendall(GET % b"/gated")
         gate.wait_started()
         os_signal(server, sig)
-        assert idle_reader.read_to_close() == b""  # Idle connections are closed while the other is waited for.
+        # While the other is waited for, idle connections are closed, or go on in the worker that follows.
+        if sig is signal.SIGTERM:
+            assert idle_reader.read_to_close() == b""
+        else:
+            wait_until(lambda: worker_of(idle, idle_reader) != before, "the idle connection changes workers")
         gate.release()
         answer = reader.read_answer()
         assert (answer.body, answer.header("Connection")) == (b"done", "close")
@@ -249,6 +256,67 @@ def test_a_request_in_flight_is_answered(start: Start, gate: Gate, sig: signal.S
         assert server.wait_exit() == 0
     else:
         server.wait_for_workers(1, without=[before])
+
+
+def test_keep_alive_clients_do_not_notice_that_workers_change(start: Start) -> None:
+    server = start("--log-level", "debug", config="workers = 2\nmax_requests = 40\n")
+    with load(server, keep_alive=32, rate=80) as traffic:
+        server.wait_for_log(r"Worker exiting \(pid: ", count=2)
+        (server.directory / "server.conf.py").write_text("workers = 2\n")
+        before = server.worker_pids()
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("Reload done")
+        server.wait_for_workers(2, without=before)
+        server.signal(signal.SIGTTIN)
+        server.wait_for_workers(3)
+        server.signal(signal.SIGTTOU)
+        server.wait_for_workers(2)
+        traffic.wait_for(50)
+    assert (traffic.failures, traffic.retried, traffic.counts["idle_closed"]) == ([], [], 0)
+
+
+def test_connections_beyond_worker_connections_wait_in_the_listen_queue(start: Start) -> None:
+    server = start("--worker-connections", "2", "--keep-alive", "60")
+    with server.connection() as one, server.connection() as other, server.connection() as (waiting, reader):
+        for sock, answers in (one, other):
+            worker_of(sock, answers)
+        waiting.sendall(GET % b"/")
+        waiting.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
+        waiting.settimeout(DEADLINE_S)
+        one[0].close()
+        assert reader.read_answer().status == 200
+        worker_of(*other)
+
+
+def test_half_a_head_is_waited_for_by_a_worker_that_leaves(start: Start, gate: Gate) -> None:
+    server = start("--log-level", "debug", env=gate.env)
+    (before,) = server.wait_for_ready(1)
+    with server.connection() as (sock, reader), server.connection() as (half, half_reader):
+        sock.sendall(GET % b"/gated")
+        gate.wait_started()
+        half.sendall((GET % b"/")[:20])
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("Reload done")
+        half.settimeout(0.5)  # longer than an idle connection would stay
+        with pytest.raises(TimeoutError):
+            half.recv(1)
+        half.settimeout(DEADLINE_S)
+        half.sendall((GET % b"/")[20:])
+        answer = half_reader.read_answer()
+        assert (json.loads(answer.body)["pid"], answer.header("Connection")) == (before, "close")
+        gate.release()
+        assert reader.read_answer().body == b"done"
+
+
+def worker_of(sock: socket.socket, reader: AnswerReader) -> int:
+    """Ask which worker answers on a connection that is to be kept."""
+    sock.sendall(GET % b"/")
+    answer = reader.read_answer()
+    assert answer.header("Connection") is None
+    pid: int = json.loads(answer.body)["pid"]
+    return pid
 
 
 def os_signal(server: Server, sig: signal.Signals) -> None:

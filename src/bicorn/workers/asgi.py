@@ -22,11 +22,11 @@ from bicorn.observe.atoms import basic_auth_user
 from bicorn.workers.asgi_lifespan import AsgiApp, Lifespan
 from bicorn.workers.asgi_listening import Listening
 from bicorn.workers.asgi_loops import chosen_loop, new_event_loop
-from bicorn.workers.asgi_siblings import Siblings
 from bicorn.workers.asgi_wsgi import WsgiInAsgi, environ_of
 from bicorn.workers.base import Worker
 from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, WIRE_SETTINGS, Request, Response
 from bicorn.workers.incidents import Incidents
+from bicorn.workers.siblings import Siblings
 
 if TYPE_CHECKING:
     pass

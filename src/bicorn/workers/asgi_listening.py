@@ -1,7 +1,7 @@
 """Where the connections of an asgi worker come from.
 
 Owns       the worker's part of its listening sockets, whether it accepts from them now, and in which way; and what
-           becomes of connections when it leaves, or others do (asgi_siblings.py).
+           becomes of connections when it leaves, or others do (siblings.py).
 Never      closes one for good: the worker may listen again, and its siblings do.
 Invariant  a connection that was accepted is known to a protocol before the worker can think that nothing is left.
 
@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from bicorn.workers.accepting import Acceptor
-from bicorn.workers.asgi_siblings import Siblings
+from bicorn.workers.siblings import Siblings
 
 if TYPE_CHECKING:
     from bicorn._core import AsgiServer

@@ -21,14 +21,17 @@ from tornado.wsgi import WSGIContainer
 
 from bicorn.app.interface import Interface, require_wsgi
 from bicorn.net.tls import make_context
-from bicorn.workers.accepting import Acceptor
 from bicorn.workers.base import Worker
 from bicorn.workers.incidents import Incidents
+from bicorn.workers.siblings import Siblings
+from bicorn.workers.tornado_listening import Listening
 from bicorn.workers.tornado_server import Observer, Server
 from bicorn.workers.tornado_wsgi import Container
 
 #: Tornado wants a number; no body is longer (RFC 9110 leaves the length open, our own parser stops here as well).
 NO_LIMIT: Final = 2**63 - 1
+#: Idle connections that are closed to make room when descriptors have run out; as in the native loop.
+EVICTIONS: Final = 16
 
 
 class TornadoWorker(Worker):
@@ -39,8 +42,9 @@ class TornadoWorker(Worker):
     SAYS_READY: ClassVar[bool] = True
 
     ioloop: IOLoop
+    incidents: Incidents
+    listening: Listening
     server: Server
-    acceptor: Acceptor
 
     def init_process(self) -> None:
         # A loop that the configuration or a preloaded application made is the arbiter's: its epoll descriptor would be
@@ -60,9 +64,12 @@ class TornadoWorker(Worker):
     def run(self) -> None:
         loop = asyncio.get_event_loop_policy().get_event_loop()
         self._over = asyncio.Event()
+        self.incidents = Incidents(self.log)
         self.server = self._make_server()
-        self.acceptor = self._make_acceptor(loop)
-        self.server.accept_with(self.acceptor)
+        self.listening = Listening(
+            loop, self.sockets, self.server, self._siblings(loop), self.cfg, self.log, self._accept_failed
+        )
+        self.listening.start()
         heartbeat = PeriodicCallback(self.notify, self.heartbeat_interval * 1000)
         heartbeat.start()
         loop.add_reader(self.PIPE[0], self._wake)
@@ -91,10 +98,10 @@ class TornadoWorker(Worker):
         server.trust(cfg.forwarded_allow_ips, cfg.secure_scheme_headers)
         return server
 
-    def _make_acceptor(self, loop: asyncio.AbstractEventLoop) -> Acceptor:
-        sockets = [listener.sock for listener in self.sockets]
-        failed = Incidents(self.log).accept_failed
-        return Acceptor(loop, sockets, self.server.take, failed, is_alone=self.cfg.workers == 1)
+    def _siblings(self, loop: asyncio.AbstractEventLoop) -> Siblings | None:
+        if self.handover is None or self.slot is None or self.tls is not None:
+            return None
+        return Siblings(loop, self.slot, self.handover, self.sockets)
 
     def _application(self) -> HTTPServerConnectionDelegate | Callable[[HTTPServerRequest], None]:
         app: Any = self.wsgi
@@ -132,17 +139,24 @@ class TornadoWorker(Worker):
             self.log.info("Autorestarting worker after current request.")
             self.ask_for_successor(f"it has served {self.max_requests} requests (max_requests)")
 
+    def _accept_failed(self, why: str) -> None:
+        """Descriptors or memory have run out; accepting rests for a moment."""
+        self.incidents.accept_failed(why)
+        self.server.close_idle(EVICTIONS)
+
     async def _drain(self) -> None:
-        self.server.stop()
-        # Siblings would take what waits, unless the server stops, or the address is given up: nobody says so.
-        self.acceptor.accept_waiting()
-        await asyncio.sleep(0)  # Tornado makes them known to the server in a turn of their own.
-        for listener in self.sockets:
-            listener.close()
+        is_last = self.stop_flag is not None and self.stop_flag.is_set()
+        await self.listening.leave(for_good=is_last)
         try:
-            await asyncio.wait_for(self.server.drain(), self.cfg.graceful_timeout)
+            await asyncio.wait_for(self._finish(), self.cfg.graceful_timeout)
         except asyncio.TimeoutError:
             self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
+
+    async def _finish(self) -> None:
+        await self.server.drain(self.listening.give_idle_away)
+        # Whoever gave something away looks once more before it ends.
+        while await self.listening.take_what_nobody_else_will():
+            await self.server.wait_until_empty()
 
 
 def _is_tornados(app: object) -> bool:

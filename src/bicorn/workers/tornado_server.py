@@ -11,29 +11,24 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
-from tornado.httputil import (
-    HTTPConnection,
-    HTTPHeaders,
-    HTTPMessageDelegate,
-    RequestStartLine,
-    ResponseStartLine,
-)
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 
-from bicorn.workers.gateway import Request, Response
+from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, Request, Response
+from bicorn.workers.tornado_exchange import AnswerConnection, Exchange
+from bicorn.workers.tornado_stream import Came, ClientStream, TlsStream
 
 if TYPE_CHECKING:
-    from bicorn.workers.accepting import Acceptor
+    from bicorn._core import Handover
     from bicorn.workers.base import Worker
-
-#: How long an idle connection of a draining worker stays open; as in the native loop.
-DRAIN_IDLE_TIMEOUT_S: Final = 0.2
 
 
 class Server(HTTPServer):
@@ -42,54 +37,100 @@ class Server(HTTPServer):
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Be Tornado's, and know no connections yet."""
         super().initialize(*args, **kwargs)
-        self._exchanges: dict[object, Exchange] = {}
+        #: Connections that are open, WebSockets included.
+        self.connections = 0
+        self._exchanges: dict[HTTP1ServerConnection, Exchange] = {}
         self._is_empty: asyncio.Event = asyncio.Event()
         self._is_draining = False
         self._observer: Observer | None = None
-        self._begun: Callable[[], None] = lambda: None
+        self._begun: Callable[[], None] = _nothing
+        self._closed: Callable[[], None] = _nothing
+        self._give_idle_away: Callable[[], None] = _nothing
         self._trusted: Trust = Trust([], {})
 
     def observe(self, observer: Observer | None, begun: Callable[[], None]) -> None:
         """Show every exchange to the observer; `begun` is called for each request."""
         self._observer, self._begun = observer, begun
 
-    def accept_with(self, acceptor: Acceptor) -> None:
-        """Take connections from this acceptor; it is stopped with the server. Tornado's own handler would spin."""
-        self._acceptor = acceptor
-        acceptor.start()
-
-    def take(self, connection: socket.socket, address: object, _listener: int = 0) -> None:
-        """Serve a connection."""
-        self._handle_connection(connection, address)
-
-    def stop(self) -> None:
-        """Accept no more."""
-        self._acceptor.stop()
+    def tell_of_closed(self, closed: Callable[[], None]) -> None:
+        """Call this whenever a connection was closed."""
+        self._closed = closed
 
     def trust(self, proxies: Sequence[str], scheme_fields: Mapping[str, object]) -> None:
         """Believe these peers, and every peer on a unix socket, which scheme their client used."""
         self._trusted = Trust(proxies, scheme_fields)
 
+    # -- connections ---------------------------------------------------------------------------
+
+    def take(self, connection: socket.socket, address: Any, came: Came) -> None:  # Any: of socket.accept()
+        """Serve a connection."""
+        try:
+            stream = self._stream_of(connection, came)
+        except OSError:  # The client has left before TLS could begin.
+            connection.close()
+            return
+        self.connections += 1
+        self.handle_stream(stream, address)
+
+    def _stream_of(self, connection: socket.socket, came: Came) -> ClientStream:
+        sizes = {"max_buffer_size": self.max_buffer_size, "read_chunk_size": self.read_chunk_size}
+        if not isinstance(self.ssl_options, ssl.SSLContext):
+            return ClientStream(connection, came, self._forget_stream, **sizes)
+        secured = self.ssl_options.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return TlsStream(secured, came, self._forget_stream, **sizes)
+
+    def _forget_stream(self) -> None:
+        self.connections -= 1
+        self._closed()
+
+    def give_idle_away(self, queue: Handover, most: int | None = None) -> None:
+        """Put the connections that are between two requests into the queue, as far as it takes them."""
+        movable = [idle for idle in self._idle() if idle[1].IS_MOVABLE and not idle[1].is_dismissed]
+        for server_conn, stream in movable[:most]:
+            address = server_conn.context.address  # type: ignore[attr-defined]  # Tornado's server put it there
+            peer = (address[0], address[1]) if isinstance(address, tuple) else None
+            if not queue.put(stream.socket.fileno(), stream.has_served, stream.listener, peer):
+                return
+            # At once, so that nothing that comes now is read here.
+            stream.close()
+
+    def close_idle(self, most: int) -> None:
+        """Close up to so many connections that have had an answer and wait for their next request."""
+        served = [stream for _, stream in self._idle() if stream.has_served]
+        for stream in served[:most]:
+            stream.close()
+
+    def _idle(self) -> list[tuple[HTTP1ServerConnection, ClientStream]]:
+        """Give the connections that are between two requests."""
+        return [
+            (server_conn, exchange.stream)
+            for server_conn, exchange in self._exchanges.items()
+            if not exchange.has_begun and exchange.stream.is_idle()
+        ]
+
     # -- what Tornado calls --------------------------------------------------------------------
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Begin to wait for a head; the exchange before it on this connection has ended."""
+        assert isinstance(server_conn, HTTP1ServerConnection)
         self._end(server_conn)
         exchange = Exchange(self, request_conn)
         self._exchanges[server_conn] = exchange
         exchange.delegate = super().start_request(server_conn, AnswerConnection(request_conn, exchange))
         if self._is_draining:
-            self._close_soon(server_conn, exchange)
+            # In a turn of its own: the stream does not wait yet.
+            asyncio.get_running_loop().call_soon(self._let_go, [exchange])
         return exchange
 
     def on_close(self, server_conn: object) -> None:
         """Forget a connection that was closed, or that the application took over."""
+        assert isinstance(server_conn, HTTP1ServerConnection)
         self._end(server_conn)
         if not self._exchanges:
             self._is_empty.set()
         super().on_close(server_conn)
 
-    def _end(self, server_conn: object) -> None:
+    def _end(self, server_conn: HTTP1ServerConnection) -> None:
         ended = self._exchanges.pop(server_conn, None)
         if ended is not None and ended.has_begun and self._observer is not None:
             self._observer.left(ended)
@@ -110,105 +151,34 @@ class Server(HTTPServer):
 
     # -- the end -------------------------------------------------------------------------------
 
-    async def drain(self) -> None:
-        """Wait until every connection is closed: idle ones are, a moment from now; others after their answer."""
+    async def drain(self, give_idle_away: Callable[[], None]) -> None:
+        """Wait until every connection is closed or given away: idle ones are soon, others after their answer."""
+        self._give_idle_away = give_idle_away
         self._is_draining = True
         self.conn_params.no_keep_alive = True
-        for server_conn, exchange in self._exchanges.items():
-            self._close_soon(server_conn, exchange)
+        self._let_go(list(self._exchanges.values()))
+        await self.wait_until_empty()
+
+    async def wait_until_empty(self) -> None:
+        """Wait until no connection is open, but WebSockets."""
         if self._exchanges:
             self._is_empty.clear()
             await self._is_empty.wait()
 
-    def _close_soon(self, server_conn: object, exchange: Exchange) -> None:
-        asyncio.get_running_loop().call_later(DRAIN_IDLE_TIMEOUT_S, self._close_idle, server_conn, exchange)
+    def _let_go(self, exchanges: Iterable[Exchange]) -> None:
+        """Give away what is idle; what has to stay is closed a moment later, if it is idle still."""
+        self._give_idle_away()
+        asyncio.get_running_loop().call_later(DRAIN_IDLE_TIMEOUT_S, self._close_idle, exchanges)
 
-    @staticmethod
-    def _close_idle(server_conn: Any, exchange: Exchange) -> None:
-        if not exchange.has_begun:
-            server_conn.stream.close()
-
-
-class Exchange(HTTPMessageDelegate):
-    """One request and its answer, from the wait for its head on."""
-
-    delegate: HTTPMessageDelegate
-    start_line: RequestStartLine
-    headers: HTTPHeaders
-
-    def __init__(self, server: Server, connection: Any) -> None:
-        self._server = server
-        self.connection = connection
-        self.has_begun = False
-        self.forwarded_scheme: str | None = None
-        self.began_at = 0.0
-        self.answer: Response | None = None
-        self.seen: Any = None  # Any: the observer's
-
-    def headers_received(self, start_line: Any, headers: HTTPHeaders) -> Awaitable[None] | None:
-        """Begin: the head has come."""
-        self.start_line, self.headers = start_line, headers
-        self.has_begun, self.began_at = True, time.perf_counter()
-        self._server.begun(self)
-        context = self.connection.context
-        own, context.protocol = context.protocol, self.forwarded_scheme or context.protocol
-        try:
-            # The request object, which keeps the scheme, is made in here.
-            return self.delegate.headers_received(start_line, headers)
-        finally:
-            context.protocol = own
-
-    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        """Pass on a piece of the body."""
-        return self.delegate.data_received(chunk)
-
-    def finish(self) -> None:
-        """Pass on that the request is complete."""
-        self.delegate.finish()
-
-    def on_connection_close(self) -> None:
-        """Pass on that the rest will not come."""
-        self.delegate.on_connection_close()
-
-    def answered(self, start_line: ResponseStartLine, headers: HTTPHeaders) -> None:
-        """Take note of the answer's head, which is about to be sent."""
-        if self._server.is_draining:
-            headers["Connection"] = "close"
-        if start_line.code == 204:  # Tornado's container writes a length, which a 204 must not have (RFC 9110, 8.6).
-            headers.pop("Content-Length", None)
-        if start_line.code >= 200:
-            self.answer = Response(f"{start_line.code} {start_line.reason}", list(headers.get_all()), 0)
-
-    def sent(self, count: int) -> None:
-        """Count bytes of the answer's body."""
-        if self.answer is not None:
-            self.answer.sent += count
+    def _close_idle(self, exchanges: Iterable[Exchange]) -> None:
+        self._give_idle_away()  # The queue may have been full.
+        for exchange in exchanges:
+            if not exchange.has_begun and exchange.stream.is_idle():
+                exchange.stream.close()
 
 
-class AnswerConnection(HTTPConnection):
-    """The connection as the application sees it: Tornado's, with a look at what is written."""
-
-    def __init__(self, connection: HTTPConnection, exchange: Exchange) -> None:
-        self._connection = connection
-        self._exchange = exchange
-
-    def __getattr__(self, name: str) -> Any:  # Any: whatever Tornado's connection has
-        return getattr(self._connection, name)
-
-    def write_headers(self, start_line: Any, headers: HTTPHeaders, chunk: bytes | None = None) -> Any:
-        """Send the head."""
-        self._exchange.answered(start_line, headers)
-        self._exchange.sent(len(chunk or b""))
-        return self._connection.write_headers(start_line, headers, chunk)
-
-    def write(self, chunk: bytes) -> Any:
-        """Send a piece of the body."""
-        self._exchange.sent(len(chunk))
-        return self._connection.write(chunk)
-
-    def finish(self) -> None:
-        """End the answer."""
-        self._connection.finish()
+def _nothing() -> None:
+    """Do nothing, where nobody asked for more."""
 
 
 class Trust:

@@ -66,6 +66,9 @@ class Container(WSGIContainer):
         """Give Tornado's environ, with what the other worker classes have in theirs."""
         environ: dict[str, Any] = super().environ(request)
         environ["RAW_URI"] = request.uri
+        address = request.connection.context.address  # type: ignore[union-attr]  # Tornado's server put it there
+        if isinstance(address, tuple):
+            environ["REMOTE_PORT"] = str(address[1])
         environ["SERVER_SOFTWARE"] = os.environ["SERVER_SOFTWARE"]
         environ["wsgi.errors"] = self._errors
         environ["wsgi.multiprocess"] = self._worker.cfg.workers > 1

@@ -41,7 +41,7 @@ class WorkerProcessesOptions(Options, section="Worker Processes"):
         cli=("--worker-connections",),
         unit="connections",
         doc="How many clients one worker may serve at a time. A worker that has so many accepts no more until one "
-        "leaves. It concerns asgi, gthread, gevent and eventlet; the others have no use for it.",
+        "leaves. It concerns all classes but sync, which has no use for it.",
     )
     max_requests = Setting(
         default=0,

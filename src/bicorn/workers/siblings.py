@@ -12,13 +12,13 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from bicorn._core import Handover
 from bicorn.ipc.scoreboard import SlotState
 
 if TYPE_CHECKING:
-    from bicorn._core import AsgiServer, Slot
+    from bicorn._core import Slot
     from bicorn.net.listener import Listener
 
 #: How long taking rests when descriptors have run out, in seconds.
@@ -35,6 +35,18 @@ MOVES_MAX: Final = 64
 
 #: How long a worker that has given connections away takes none, in seconds.
 GIVEN_S: Final = 0.05
+
+
+class Giver(Protocol):
+    """Who holds connections."""
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+
+    def give_idle_away(self, queue: Handover, most: int | None = None) -> None:
+        """Put those that are between two requests into the queue, as far as it takes them."""
+
 
 #: Gets a connection, the index of its listener, and whether another worker has served a request of it.
 Introduce = Callable[[socket.socket, int, bool], object]
@@ -112,12 +124,12 @@ class Siblings:
 
     # -- giving ----------------------------------------------------------------------------------
 
-    def give_idle_away(self, server: AsgiServer) -> None:
+    def give_idle_away(self, server: Giver) -> None:
         """Let others go on with the connections that are between two requests."""
         if self._are_ready():
             server.give_idle_away(self._queue)
 
-    def balance(self, server: AsgiServer) -> None:
+    def balance(self, server: Giver) -> None:
         """Move connections to workers that have fewer, where this one has been busy since the last look.
 
         Clients that open all their connections at once leave most of them to the worker that wakes up first, and keep

@@ -1,0 +1,70 @@
+"""Clients' connections as Tornado's streams, with what Tornado does not keep in mind of them.
+
+Owns       where a connection came from, when bytes came in on it and when its last answer had left.
+Never      interprets a byte.
+Invariant  `closed` is called once for each stream, whoever closes it; a stream that is idle holds nothing of a request.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tornado.iostream import IOStream, SSLIOStream
+
+
+class Came(NamedTuple):
+    """Where a connection came from."""
+
+    #: The index of its listener.
+    listener: int
+    #: Another worker has served a request of it.
+    served: bool
+
+
+class ClientStream(IOStream):
+    """A connection in the clear."""
+
+    #: Whether another worker can go on with it.
+    IS_MOVABLE = True
+
+    def __init__(self, connection: socket.socket, came: Came, closed: Callable[[], None], **sizes: Any) -> None:
+        """`closed` is called when it is closed; `sizes` are Tornado's."""
+        self.listener, self.has_served = came
+        #: The client has been told that the last answer was the last one.
+        self.is_dismissed = False
+        #: When its last bytes were read, and when its last answer had left, on the monotonic clock; 0 before.
+        self.read_ns = self.freed_ns = 0
+        self._tell_closed = closed
+        super().__init__(connection, **sizes)
+
+    def is_idle(self) -> bool:
+        """Whether it waits for a request of which nothing has been read, and has nothing to send."""
+        is_waiting = self.reading() and not self.writing() and not self.closed()
+        # Tornado has no word for what was read and not yet used.
+        return is_waiting and self._read_buffer_size == 0
+
+    def free(self) -> None:
+        """Take note that an answer has left."""
+        self.has_served = True
+        self.freed_ns = time.monotonic_ns()
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        """Read, and keep in mind when that was."""
+        count = super().read_from_fd(buf)
+        if count:
+            self.read_ns = time.monotonic_ns()
+        return count
+
+    def close_fd(self) -> None:
+        """Close the socket."""
+        super().close_fd()
+        self._tell_closed()
+
+
+class TlsStream(ClientStream, SSLIOStream):
+    """A connection over TLS, whose keys stay in this process."""
+
+    IS_MOVABLE = False
