@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol, final
+from typing import Any, ClassVar, Final, Protocol, final
 
 from typing_extensions import Self
 
@@ -19,14 +19,19 @@ __all__ = [
     "Slot",
     "SyncLoop",
     "ThreadLoop",
+    "Turn",
     "__version__",
     "compile_access_format",
+    "judge_turn",
 ]
 
 __version__: Final[str]
 
 def compile_access_format(format: str) -> None:
     """Raise ValueError for a format that needs Python's own `%`."""
+
+def judge_turn(fd: int, waited_ns: int, since_answer_ns: int, queue_ns: int | None) -> Turn:
+    """Judge a request whose turn has come by what the kernel knows of its socket; None: it may wait for ever."""
 
 class _File(Protocol):
     def read(self, size: int, /) -> bytes: ...
@@ -66,6 +71,14 @@ class Handover:
     def fileno(self) -> int: ...
     def put(self, fd: int, served: bool, listener: int, address: tuple[str, int] | None) -> bool: ...
     def take(self) -> tuple[int, bool, int] | None: ...
+
+@final
+class Turn:
+    """What becomes of a request whose turn has come."""
+
+    RUN: ClassVar[Turn]
+    REFUSE: ClassVar[Turn]
+    FORGET: ClassVar[Turn]
 
 @final
 class AccessLog:

@@ -10,13 +10,13 @@ import pytest
 from harness.answers import AnswerReader
 from harness.gate import Gate
 from harness.server import Serve, Server
-from workers.classes import NATIVE
+from workers.classes import ALL
 
 GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 Start = Callable[..., Server]
 
 
-@pytest.fixture(params=["sync", "gthread", "asgi"])
+@pytest.fixture(params=["sync", "gthread", "asgi", "tornado"])
 def start(request: pytest.FixtureRequest, serve: Serve, gate: Gate) -> Start:
     """Start a worker that runs one request at a time."""
 
@@ -87,6 +87,7 @@ def test_a_client_that_left_while_it_waited_costs_no_call(start: Start, gate: Ga
     assert "/gone" not in server.stdout
 
 
+@pytest.mark.parametrize("start", ["sync", "gthread", "asgi"], indirect=True)  # Tornado takes it for the end of both
 def test_a_client_that_only_ended_its_side_is_answered(start: Start, gate: Gate) -> None:
     server = start()
     held, reader = ask(server, "/held")
@@ -122,7 +123,7 @@ def test_more_than_limit_concurrency_are_sent_away_at_once(serve: Serve, gate: G
 # -- deadlines -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("worker_class", [*NATIVE, "asgi"])
+@pytest.mark.parametrize("worker_class", ALL)
 def test_the_deadline_of_a_request_is_in_the_environ(serve: Serve, worker_class: str) -> None:
     server = serve("threaded:app", "-k", worker_class)
     watched = worker_class in ("sync", "gthread")
@@ -132,6 +133,7 @@ def test_the_deadline_of_a_request_is_in_the_environ(serve: Serve, worker_class:
     assert endless.get("/deadline?7").body == b"None None"
 
 
+@pytest.mark.parametrize("start", ["sync", "gthread", "asgi"], indirect=True)  # with one thread it is Tornado's loop
 def test_a_request_may_take_longer_when_it_says_so(start: Start) -> None:
     server = start("--timeout", "1", app="threaded:app")
     (pid,) = server.worker_pids()

@@ -37,6 +37,7 @@ mod sync_loop;
 mod text;
 mod thread_loop;
 mod trust;
+mod turn;
 mod unsignalled;
 mod wire_options;
 mod wsgi;
@@ -56,6 +57,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<scoreboard::Slot>()?;
     module.add_class::<sync_loop::SyncLoop>()?;
     module.add_class::<thread_loop::ThreadLoop>()?;
+    module.add_class::<turn::Turn>()?;
     module.add_function(wrap_pyfunction!(access::compile_access_format, module)?)?;
+    module.add_function(wrap_pyfunction!(turn::judge, module)?)?;
     Ok(())
 }

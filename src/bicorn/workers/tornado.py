@@ -24,6 +24,7 @@ from bicorn.net.tls import make_context
 from bicorn.workers.base import Worker
 from bicorn.workers.incidents import Incidents
 from bicorn.workers.siblings import Siblings
+from bicorn.workers.tornado_bounds import Bounds
 from bicorn.workers.tornado_listening import Listening
 from bicorn.workers.tornado_server import Observer, Server
 from bicorn.workers.tornado_wsgi import Container
@@ -95,6 +96,7 @@ class TornadoWorker(Worker):
             idle_connection_timeout=max(cfg.keepalive, cfg.header_timeout) if cfg.header_timeout else None,
         )
         server.observe(self._observer(), self._count_request)
+        server.bound(Bounds(cfg.queue_timeout, cfg.limit_concurrency, self.incidents.request_turned_away))
         server.trust(cfg.forwarded_allow_ips, cfg.secure_scheme_headers)
         return server
 

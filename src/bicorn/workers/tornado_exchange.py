@@ -1,7 +1,9 @@
 """One request and its answer in Tornado's server, and what is to be seen of them on their way.
 
-Owns       the moments of an exchange: its head has come, its answer's head goes out, its answer has left.
+Owns       the moments of an exchange: its head has come, its answer's head goes out, its answer has left; and the
+           answer to one that is not run.
 Never      touches a byte: requests come from Tornado's connection and answers go to it.
+Invariant  an application that has not heard of a request's head hears nothing else of it.
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ from tornado.httputil import (
     HTTPMessageDelegate,
     RequestStartLine,
     ResponseStartLine,
+    format_timestamp,
 )
+from tornado.log import app_log
 
 from bicorn.workers.gateway import Response
+from bicorn.workers.tornado_bounds import NotRun
 
 if TYPE_CHECKING:
     from bicorn.workers.tornado_server import Server
@@ -41,31 +46,122 @@ class Exchange(HTTPMessageDelegate):
         self.began_at = 0.0
         self.answer: Response | None = None
         self.seen: Any = None  # Any: the observer's
+        #: When all that was needed of the request had been read, on the monotonic clock.
+        self.ready_ns = 0
+        self._is_admitted = False
+        self._not_run: NotRun | None = None
+        self._is_read_slowly = False
+        #: The application takes the body as it comes, so it has been called at the head.
+        self._is_streamed = False
 
     def headers_received(self, start_line: Any, headers: HTTPHeaders) -> Awaitable[None] | None:
         """Begin: the head has come."""
         self.start_line, self.headers = start_line, headers
         self.has_begun, self.began_at = True, time.perf_counter()
+        self._take_time()
+        try:
+            self._admit()
+        except NotRun as reason:
+            self._not_run = reason
+            # A client that asks whether it may send its body has its answer; others have theirs behind their body.
+            if reason.why is None or headers.get("Expect") == "100-continue":
+                self.dismiss(reason)
+            return None
         self._server.begun(self)
         context = self.connection.context
         own, context.protocol = context.protocol, self.forwarded_scheme or context.protocol
         try:
             # The request object, which keeps the scheme, is made in here.
-            return self.delegate.headers_received(start_line, headers)
+            prepared = self.delegate.headers_received(start_line, headers)
         finally:
             context.protocol = own
+        self._is_streamed = prepared is not None
+        return prepared
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """Pass on a piece of the body."""
+        if self._not_run is not None:
+            return None
         return self.delegate.data_received(chunk)
 
     def finish(self) -> None:
         """Pass on that the request is complete."""
-        self.delegate.finish()
+        if self._not_run is not None:
+            self.dismiss(self._not_run)
+            return
+        self._take_time()
+        if self._server.turnstile is None or self._is_streamed:
+            self.delegate.finish()
+        else:
+            self._server.turnstile.enter(self._start)
 
     def on_connection_close(self) -> None:
         """Pass on that the rest will not come."""
-        self.delegate.on_connection_close()
+        if self._not_run is None:
+            self.delegate.on_connection_close()
+
+    def _start(self) -> None:
+        """Call the application, unless the request has waited for too long by now."""
+        try:
+            if self.answer is None:
+                self.judge()
+            self.delegate.finish()
+        except NotRun as reason:
+            self.delegate.on_connection_close()
+            self.dismiss(reason)
+        except Exception:  # noqa: BLE001 - logged and closed, as Tornado does with what a delegate raises
+            app_log.exception("Uncaught exception")
+            self.connection.close()
+
+    def end(self) -> None:
+        """Take note that all is over."""
+        if self._is_admitted:
+            self._server.bounds.leave()
+        if self._is_read_slowly:
+            self.stream.free()
+
+    # -- requests that are not run -------------------------------------------------------------
+
+    def _take_time(self) -> None:
+        self.ready_ns = max(self.stream.read_ns, self.stream.freed_ns)
+
+    def _admit(self) -> None:
+        if self.stream.is_dismissed:
+            raise NotRun(None)  # It was sent behind an answer that said that it was the last one.
+        self._server.bounds.admit(self.stream, self.ready_ns)
+        self._is_admitted = True
+
+    def judge(self) -> None:
+        """Raise NotRun if the request has waited for too long, or for nobody; in the loop's thread."""
+        self._server.bounds.judge(self.stream, self.ready_ns)
+
+    def dismiss(self, reason: NotRun) -> None:
+        """End a request that is not run: its client learns why, or has gone."""
+        if reason.why is None:
+            self.stream.has_left = True
+            self.connection.close()
+        elif self.answer is None and not self.stream.closed():
+            self._send_away(reason.why)
+
+    def _send_away(self, why: str) -> None:
+        address = self.connection.context.address
+        self._server.bounds.tell_turned_away(address[0] if isinstance(address, tuple) else "", why)
+        fields = {
+            "Retry-After": "1",
+            "Connection": "close",
+            "Content-Length": "0",
+            "Date": format_timestamp(time.time()),
+        }
+        answers = AnswerConnection(self.connection, self)
+        written = answers.write_headers(ResponseStartLine("HTTP/1.1", 503, "Service Unavailable"), HTTPHeaders(fields))
+        answers.finish()
+        self.stream.is_dismissed = True
+        if self.stream.writing():
+            written.add_done_callback(lambda _: self.stream.close())
+        else:
+            self.stream.close()
+
+    # -- the answer ----------------------------------------------------------------------------
 
     def answered(self, start_line: ResponseStartLine, headers: HTTPHeaders) -> None:
         """Take note of the answer's head, which is about to be sent."""
@@ -77,6 +173,11 @@ class Exchange(HTTPMessageDelegate):
         if start_line.code >= 200:
             self.answer = Response(f"{start_line.code} {start_line.reason}", list(headers.get_all()), 0)
 
+    def unanswered(self) -> Response:
+        """Give what stands in the books in place of an answer that there was none of."""
+        status = "499 Client Closed Request" if self.stream.has_left else "500 Internal Server Error"
+        return Response(status, [], 0, headers_sent=False)
+
     def sent(self, count: int) -> None:
         """Count bytes of the answer's body."""
         if self.answer is not None:
@@ -85,6 +186,7 @@ class Exchange(HTTPMessageDelegate):
     def finished(self) -> None:
         """Take note that the application has given all of its answer."""
         self.stream.free()
+        self._is_read_slowly = self.stream.writing()
 
 
 class AnswerConnection(HTTPConnection):
@@ -92,23 +194,23 @@ class AnswerConnection(HTTPConnection):
 
     def __init__(self, connection: HTTPConnection, exchange: Exchange) -> None:
         self._connection = connection
-        self._exchange = exchange
+        self.exchange = exchange
 
     def __getattr__(self, name: str) -> Any:  # Any: whatever Tornado's connection has
         return getattr(self._connection, name)
 
     def write_headers(self, start_line: Any, headers: HTTPHeaders, chunk: bytes | None = None) -> Any:
         """Send the head."""
-        self._exchange.answered(start_line, headers)
-        self._exchange.sent(len(chunk or b""))
+        self.exchange.answered(start_line, headers)
+        self.exchange.sent(len(chunk or b""))
         return self._connection.write_headers(start_line, headers, chunk)
 
     def write(self, chunk: bytes) -> Any:
         """Send a piece of the body."""
-        self._exchange.sent(len(chunk))
+        self.exchange.sent(len(chunk))
         return self._connection.write(chunk)
 
     def finish(self) -> None:
         """End the answer."""
         self._connection.finish()
-        self._exchange.finished()
+        self.exchange.finished()

@@ -20,9 +20,10 @@ from urllib.parse import unquote_to_bytes
 
 from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPConnection, HTTPMessageDelegate
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
 
-from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, Request, Response
+from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, Request
+from bicorn.workers.tornado_bounds import Bounds, Turnstile
 from bicorn.workers.tornado_exchange import AnswerConnection, Exchange
 from bicorn.workers.tornado_stream import Came, ClientStream, TlsStream
 
@@ -39,6 +40,10 @@ class Server(HTTPServer):
         super().initialize(*args, **kwargs)
         #: Connections that are open, WebSockets included.
         self.connections = 0
+        #: What bounds its requests.
+        self.bounds = Bounds()
+        #: What they pass on their way to the application, if that is Tornado's and they may not wait for ever.
+        self.turnstile: Turnstile | None = None
         self._exchanges: dict[HTTP1ServerConnection, Exchange] = {}
         self._is_empty: asyncio.Event = asyncio.Event()
         self._is_draining = False
@@ -51,6 +56,13 @@ class Server(HTTPServer):
     def observe(self, observer: Observer | None, begun: Callable[[], None]) -> None:
         """Show every exchange to the observer; `begun` is called for each request."""
         self._observer, self._begun = observer, begun
+
+    def bound(self, bounds: Bounds) -> None:
+        """Bound the requests; none have come yet."""
+        self.bounds = bounds
+        # A WSGI application is called in the container, which asks by itself.
+        is_tornados = isinstance(self.request_callback, HTTPServerConnectionDelegate)
+        self.turnstile = Turnstile() if bounds.are_timed and is_tornados else None
 
     def tell_of_closed(self, closed: Callable[[], None]) -> None:
         """Call this whenever a connection was closed."""
@@ -132,7 +144,10 @@ class Server(HTTPServer):
 
     def _end(self, server_conn: HTTP1ServerConnection) -> None:
         ended = self._exchanges.pop(server_conn, None)
-        if ended is not None and ended.has_begun and self._observer is not None:
+        if ended is None:
+            return
+        ended.end()
+        if ended.has_begun and self._observer is not None:
             self._observer.left(ended)
 
     # -- what an exchange calls ----------------------------------------------------------------
@@ -217,9 +232,9 @@ class Observer:
     def left(self, exchange: Exchange) -> None:
         """Write the access line and call post_request."""
         if exchange.seen is None:
-            return  # pre_request raised.
+            return  # pre_request raised, or the request was not run.
         request, environ = exchange.seen
-        answer = exchange.answer or Response("500 Internal Server Error", [], 0, headers_sent=False)
+        answer = exchange.answer or exchange.unanswered()
         worker = self._worker
         worker.log.access(answer, request, environ, timedelta(seconds=time.perf_counter() - exchange.began_at))
         try:

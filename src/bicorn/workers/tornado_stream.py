@@ -35,6 +35,8 @@ class ClientStream(IOStream):
         self.listener, self.has_served = came
         #: The client has been told that the last answer was the last one.
         self.is_dismissed = False
+        #: The client has ended its side, which Tornado takes for the end of both, or broken the connection off.
+        self.has_left = False
         #: When its last bytes were read, and when its last answer had left, on the monotonic clock; 0 before.
         self.read_ns = self.freed_ns = 0
         self._tell_closed = closed
@@ -53,9 +55,15 @@ class ClientStream(IOStream):
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         """Read, and keep in mind when that was."""
-        count = super().read_from_fd(buf)
+        try:
+            count = super().read_from_fd(buf)
+        except ConnectionError:
+            self.has_left = True
+            raise
         if count:
             self.read_ns = time.monotonic_ns()
+        elif count is not None:
+            self.has_left = True
         return count
 
     def close_fd(self) -> None:

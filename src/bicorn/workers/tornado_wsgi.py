@@ -8,6 +8,7 @@ Invariant  a body is as long as the head says, or shorter, and there is none whe
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -18,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine, format_timestamp
 from tornado.wsgi import WSGIContainer
 
-from bicorn._core import FileWrapper
+from bicorn._core import Deadline, FileWrapper
 from bicorn.workers.gateway import ErrorStream
+from bicorn.workers.tornado_bounds import NotRun
 
 if TYPE_CHECKING:
     from bicorn.workers.base import Worker
+    from bicorn.workers.tornado_exchange import Exchange
 
 #: A status that ends a request (a 1xx does not: RFC 9110, 15.2) and a reason without controls.
 STATUS = re.compile(r"([2-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?", re.ASCII)
@@ -42,6 +45,13 @@ HOP_BY_HOP = frozenset(
     )
 )
 
+#: Where a request's exchange is in its environ, until the application is called.
+EXCHANGE = "bicorn.exchange"
+
+#: A request that waited no longer for its thread is run without asking whether its client is still there, in
+#: nanoseconds; as in the native loop.
+ASK_AFTER_NS = 100_000_000
+
 #: Statuses whose answers have no body (RFC 9112, 6.3).
 WITHOUT_BODY = (204, 304)
 
@@ -50,14 +60,19 @@ class Container(WSGIContainer):
     """Tornado's container, with an answer for an application that fails."""
 
     def __init__(self, app: Any, worker: Worker, executor: ThreadPoolExecutor | None) -> None:
-        super().__init__(_fitting(app), executor)
+        super().__init__(_fitting(app, self._judge), executor)
         self._worker = worker
         self._errors = ErrorStream(worker.cfg.errorlog)
+        # `timeout` is the loop's here, not a request's, so there is none to extend.
+        self._deadline = Deadline(watched=False)
+        self._loop = asyncio.get_event_loop_policy().get_event_loop() if executor is not None else None
 
     async def handle_request(self, request: HTTPServerRequest) -> None:
         """Answer, with 500 if the application raises: Tornado would leave the client waiting."""
         try:
             await super().handle_request(request)
+        except NotRun as reason:
+            _exchange_of(request).dismiss(reason)
         except Exception as error:
             self._worker.log.error("Error handling request %s %s", request.method, request.uri, exc_info=error)
             _refuse(request)
@@ -74,13 +89,38 @@ class Container(WSGIContainer):
         environ["wsgi.multiprocess"] = self._worker.cfg.workers > 1
         environ["wsgi.input_terminated"] = True
         environ["wsgi.file_wrapper"] = FileWrapper
+        environ["bicorn.deadline"] = self._deadline
+        environ[EXCHANGE] = _exchange_of(request)
         return environ
 
+    def _judge(self, exchange: Exchange) -> None:
+        """Raise NotRun for a request that has waited too long for its turn, or for its thread."""
+        if time.monotonic_ns() - exchange.ready_ns <= ASK_AFTER_NS:
+            return
+        if self._loop is None:
+            exchange.judge()
+        else:
+            # In the loop's thread, which may close the socket at any time.
+            asyncio.run_coroutine_threadsafe(_judge(exchange), self._loop).result()
 
-def _fitting(app: Callable[..., Iterable[bytes]]) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
+
+async def _judge(exchange: Exchange) -> None:
+    exchange.judge()
+
+
+def _exchange_of(request: HTTPServerRequest) -> Exchange:
+    connection: Any = request.connection
+    exchange: Exchange = connection.exchange
+    return exchange
+
+
+def _fitting(
+    app: Callable[..., Iterable[bytes]], judge: Callable[[Exchange], None]
+) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
     """The application, with answers as Tornado takes them: it refuses or sends on what other servers mend."""
 
     def fitting(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        judge(environ.pop(EXCHANGE))
         answer = _Answer()
         try:
             answer.collect(app(environ, answer.start_response))

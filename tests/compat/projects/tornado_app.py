@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from tornado.web import Application, RequestHandler
+from tornado.web import Application, RequestHandler, stream_request_body
 from tornado.websocket import WebSocketHandler
 
 
@@ -29,6 +29,28 @@ class Gated(RequestHandler):
             release.read(1)
 
 
+class Held(Gated):
+    """The same, with the whole loop."""
+
+    def get(self):
+        self.wait()
+        self.write("done")
+
+
+class Large(RequestHandler):
+    def get(self):
+        self.write(b"x" * 20_000_000)
+
+
+@stream_request_body
+class Streamed(RequestHandler):
+    def data_received(self, chunk):
+        self.write(chunk)
+
+    def post(self):
+        self.finish()
+
+
 class Stuck(RequestHandler):
     def get(self):
         while True:
@@ -40,4 +62,14 @@ class Talk(WebSocketHandler):
         self.write_message(message.upper())
 
 
-app = Application([("/", Page), ("/gated", Gated), ("/stuck", Stuck), ("/ws", Talk)])
+app = Application(
+    [
+        ("/", Page),
+        ("/gated", Gated),
+        ("/held", Held),
+        ("/large", Large),
+        ("/streamed", Streamed),
+        ("/stuck", Stuck),
+        ("/ws", Talk),
+    ]
+)

@@ -131,8 +131,8 @@ class LimitOptions(Options, section="Limits", ours=True):
         unit="requests per worker",
         precedent="uvicorn's setting of this name, unlimited by default",
         doc="How many requests a worker holds at a time, those that wait for a thread included; one more is answered "
-        "503 with Retry-After. An answer that waits for its slow reader does not count, but in an asgi worker. 0 means "
-        "no limit, and then worker_connections bounds them.",
+        "503 with Retry-After. An answer that waits for its slow reader does not count, but in asgi and tornado. 0 "
+        "means no limit, and then worker_connections bounds them.",
     )
     queue_timeout = Setting(
         default=0,
@@ -141,8 +141,8 @@ class LimitOptions(Options, section="Limits", ours=True):
         unit="seconds",
         precedent="HAProxy timeout queue, Heroku's router 30",
         doc="How long a request may have waited for its turn, in the listen queue, in its socket and in the worker: "
-        "after that it is answered 503 with Retry-After, because its client has probably gone. For all workers but "
-        "tornado. On a unix socket only the time in the worker is known. 0 means for ever.",
+        "after that it is answered 503 with Retry-After, because its client has probably gone. On a unix socket "
+        "only the time in the worker is known. 0 means for ever.",
     )
     asgi_read_ahead = Setting(
         default=64 * KIB,
