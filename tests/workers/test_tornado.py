@@ -275,6 +275,33 @@ def test_keep_alive_clients_do_not_notice_that_workers_change(start: Start) -> N
     assert (traffic.failures, traffic.retried, traffic.counts["idle_closed"]) == ([], [], 0)
 
 
+def test_a_connection_that_changed_workers_is_closed_when_it_was_idle_for_too_long(start: Start) -> None:
+    server = start("--keep-alive", "1", "--header-timeout", "1")
+    (before,) = server.worker_pids()
+    with server.connection() as (sock, reader):
+        assert worker_of(sock, reader) == before
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: worker_of(sock, reader) != before, "the idle connection changes workers")
+        assert reader.read_to_close() == b""
+
+
+def test_an_idle_connection_over_tls_is_closed_by_a_worker_that_leaves(
+    start: Start, certificate: tuple[Path, Path]
+) -> None:
+    cert, key = certificate
+    server = start("--certfile", str(cert), "--keyfile", str(key))
+    (before,) = server.worker_pids()
+    trusting = ssl.create_default_context(cafile=cert)
+    with trusting.wrap_socket(server.connect(), server_hostname="127.0.0.1") as sock:
+        reader = AnswerReader(sock)
+        assert worker_of(sock, reader) == before
+        server.signal(signal.SIGHUP)
+        assert reader.read_to_close() == b""
+    (after,) = server.wait_for_workers(1, without=[before])
+    with trusting.wrap_socket(server.connect(), server_hostname="127.0.0.1") as sock:
+        assert worker_of(sock, AnswerReader(sock)) == after
+
+
 def test_connections_beyond_worker_connections_wait_in_the_listen_queue(start: Start) -> None:
     server = start("--worker-connections", "2", "--keep-alive", "60")
     with server.connection() as one, server.connection() as other, server.connection() as (waiting, reader):
