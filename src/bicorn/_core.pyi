@@ -51,6 +51,7 @@ class Slot:
     state: int
     pid: int
     loop_lag_us: int
+    connections: int
 
     @property
     def index(self) -> int: ...

@@ -178,6 +178,17 @@ impl Slot {
     }
 
     #[getter]
+    fn connections(&self) -> u64 {
+        self.row().connections.load(Relaxed)
+    }
+
+    /// How many connections are open, from a loop that counts them itself.
+    #[setter]
+    fn set_connections(&self, open: u64) {
+        self.row().connections.store(open, Relaxed);
+    }
+
+    #[getter]
     fn loop_lag_us(&self) -> u64 {
         self.row().loop_lag_us.load(Relaxed)
     }

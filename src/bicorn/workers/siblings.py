@@ -144,7 +144,12 @@ class Siblings:
             surplus = server.connections - fair
             if surplus >= max(SURPLUS_MIN, fair // 4):
                 server.give_idle_away(self._queue, min(surplus, MOVES_MAX))
-                self._take_none_for(GIVEN_S)  # Not what it has just given.
+                self.take_nothing_back()
+
+    def take_nothing_back(self) -> None:
+        """Leave to others what has just been given away."""
+        if self._introduce is not None:
+            self._take_none_for(GIVEN_S)
 
     def pass_on(self, connection: socket.socket, listener: int, address: Any) -> bool:  # Any: of socket.accept()
         """Leave a connection that was just accepted to others; False if it has to stay."""

@@ -71,13 +71,20 @@ class TornadoWorker(Worker):
             loop, self.sockets, self.server, self._siblings(loop), self.cfg, self.log, self._accept_failed
         )
         self.listening.start()
-        heartbeat = PeriodicCallback(self.notify, self.heartbeat_interval * 1000)
+        heartbeat = PeriodicCallback(self._beat, self.heartbeat_interval * 1000)
         heartbeat.start()
         loop.add_reader(self.PIPE[0], self._wake)
         if self.lifeline >= 0:
             loop.add_reader(self.lifeline, self._lose_arbiter)
         self.mark_ready()
         loop.run_until_complete(self._serve())
+
+    def _beat(self) -> None:
+        """Show that the loop turns, and what it holds."""
+        self.notify()
+        if self.slot is not None:
+            self.slot.connections = self.server.connections
+        self.listening.balance()
 
     async def _serve(self) -> None:
         if self.alive:

@@ -47,7 +47,7 @@ class Listening:
         self._is_on = False
         self._is_full = False
         self._is_leaving = False
-        server.tell_of_closed(self._make_use_of_room)
+        server.tell_of(closed=self._make_use_of_room, gave=self._take_nothing_back)
 
     # -- on and off ----------------------------------------------------------------------------
 
@@ -117,6 +117,16 @@ class Listening:
         """Let siblings go on with connections that are between two requests."""
         if self._is_leaving and self._siblings is not None:
             self._siblings.give_idle_away(self._server)
+
+    def _take_nothing_back(self) -> None:
+        if self._siblings is not None:
+            self._siblings.take_nothing_back()
+
+    def balance(self) -> None:
+        """Let siblings that have fewer connections take some, where this worker is busy."""
+        if self._siblings is not None and not self._is_leaving:
+            self._server.keep_the_rest()
+            self._siblings.balance(self._server)
 
     async def take_what_nobody_else_will(self) -> bool:
         """Take connections that siblings have given away before they left as well; False if there are none."""

@@ -50,6 +50,10 @@ class Server(HTTPServer):
         self._observer: Observer | None = None
         self._begun: Callable[[], None] = _nothing
         self._closed: Callable[[], None] = _nothing
+        self._gave: Callable[[], None] = _nothing
+        #: Connections that are still to be given away, and to whom.
+        self._surplus = 0
+        self._surplus_to: Handover | None = None
         self._give_idle_away: Callable[[], None] = _nothing
         self._trusted: Trust = Trust([], {})
 
@@ -64,9 +68,9 @@ class Server(HTTPServer):
         is_tornados = isinstance(self.request_callback, HTTPServerConnectionDelegate)
         self.turnstile = Turnstile() if bounds.are_timed and is_tornados else None
 
-    def tell_of_closed(self, closed: Callable[[], None]) -> None:
-        """Call this whenever a connection was closed."""
-        self._closed = closed
+    def tell_of(self, *, closed: Callable[[], None], gave: Callable[[], None]) -> None:
+        """Call `closed` whenever a connection was closed, and `gave` when one more was given away."""
+        self._closed, self._gave = closed, gave
 
     def trust(self, proxies: Sequence[str], scheme_fields: Mapping[str, object]) -> None:
         """Believe these peers, and every peer on a unix socket, which scheme their client used."""
@@ -96,15 +100,36 @@ class Server(HTTPServer):
         self._closed()
 
     def give_idle_away(self, queue: Handover, most: int | None = None) -> None:
-        """Put the connections that are between two requests into the queue, as far as it takes them."""
-        movable = [idle for idle in self._idle() if idle[1].IS_MOVABLE and not idle[1].is_dismissed]
-        for server_conn, stream in movable[:most]:
-            address = server_conn.context.address  # type: ignore[attr-defined]  # Tornado's server put it there
-            peer = (address[0], address[1]) if isinstance(address, tuple) else None
-            if not queue.put(stream.socket.fileno(), stream.has_served, stream.listener, peer):
-                return
-            # At once, so that nothing that comes now is read here.
-            stream.close()
+        """Put the connections that are between two requests into the queue, as far as it takes them: all, or so many.
+
+        A loop that is busy has seldom time to find one between two requests, so what is missing follows one by one.
+        """
+        movable = [idle for idle in self._idle() if idle[1].is_movable()][:most]
+        given = 0
+        while given < len(movable) and self._give_away(queue, *movable[given]):
+            given += 1
+        self._surplus = 0 if most is None else most - given
+        self._surplus_to = queue
+
+    @staticmethod
+    def _give_away(queue: Handover, server_conn: HTTP1ServerConnection, stream: ClientStream) -> bool:
+        address = server_conn.context.address  # type: ignore[attr-defined]  # Tornado's server put it there
+        peer = (address[0], address[1]) if isinstance(address, tuple) else None
+        if not queue.put(stream.socket.fileno(), stream.has_served, stream.listener, peer):
+            return False
+        # At once, so that nothing that comes now is read here.
+        stream.close()
+        return True
+
+    def keep_the_rest(self) -> None:
+        """Give no more away of what give_idle_away() was told to."""
+        self._surplus = 0
+
+    def _give_surplus_away(self, server_conn: HTTP1ServerConnection, stream: ClientStream) -> None:
+        assert self._surplus_to is not None, "there is a surplus, so somebody wants it"
+        if stream.has_served and stream.is_movable() and self._give_away(self._surplus_to, server_conn, stream):
+            self._surplus -= 1
+            self._gave()
 
     def close_idle(self, most: int) -> None:
         """Close up to so many connections that have had an answer and wait for their next request."""
@@ -132,6 +157,8 @@ class Server(HTTPServer):
         if self._is_draining:
             # In a turn of its own: the stream does not wait yet.
             asyncio.get_running_loop().call_soon(self._let_go, [exchange])
+        elif self._surplus:
+            self._give_surplus_away(server_conn, exchange.stream)
         return exchange
 
     def on_close(self, server_conn: object) -> None:

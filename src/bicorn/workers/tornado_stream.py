@@ -27,7 +27,7 @@ class Came(NamedTuple):
 class ClientStream(IOStream):
     """A connection in the clear."""
 
-    #: Whether another worker can go on with it.
+    #: Whether others than this process can speak on it.
     IS_MOVABLE = True
 
     def __init__(self, connection: socket.socket, came: Came, closed: Callable[[], None], **sizes: Any) -> None:
@@ -42,11 +42,18 @@ class ClientStream(IOStream):
         self._tell_closed = closed
         super().__init__(connection, **sizes)
 
+    def is_empty(self) -> bool:
+        """Whether nothing was read that has not been used, and nothing is to be sent."""
+        # Tornado has no word for the first.
+        return self._read_buffer_size == 0 and not self.writing() and not self.closed()
+
     def is_idle(self) -> bool:
-        """Whether it waits for a request of which nothing has been read, and has nothing to send."""
-        is_waiting = self.reading() and not self.writing() and not self.closed()
-        # Tornado has no word for what was read and not yet used.
-        return is_waiting and self._read_buffer_size == 0
+        """Whether it waits for a request of which nothing has been read."""
+        return self.reading() and self.is_empty()
+
+    def is_movable(self) -> bool:
+        """Whether another worker can go on with it, if it is between two requests."""
+        return self.IS_MOVABLE and not self.is_dismissed and self.is_empty()
 
     def free(self) -> None:
         """Take note that an answer has left."""
