@@ -323,13 +323,13 @@ impl<A: Application> Crew<A> {
 
     /// What is left for this thread although the loop has ended.
     fn last_turn(&self, thread: usize) -> Turn<'_, A> {
-        // Who holds the loop now may have taken in a job of this thread, which came back while the loop was ending,
-        // and be about to send it home.
+        // A job of this thread that came back while the loop was ending may have been taken in by whoever held the
+        // loop: a thread, which sends it home, or the watch, which leaves it there.
         let server = lock(&self.server);
         if let Some(job) = self.letter_for(thread) {
             return Turn::Mail(job);
         }
-        let is_left = !lock(&self.back).is_empty();
+        let is_left = server.has_answers_to_close() || !lock(&self.back).is_empty();
         if is_left { Turn::Loop(server) } else { Turn::Ended }
     }
 

@@ -395,6 +395,11 @@ impl<A: Application> Server<A> {
         (self.stopped || self.core.draining && served) && self.core.ready.is_empty()
     }
 
+    /// Whether the loop was stopped, and has answers whose applications have not cleaned up yet.
+    pub(crate) fn has_answers_to_close(&self) -> bool {
+        self.stopped && !self.core.ready.is_empty()
+    }
+
     /// The connection whose job has left last, and its socket; none if the job is back. For a loop whose jobs leave
     /// one at a time.
     pub fn departed(&self) -> Option<(Token, Arc<OwnedFd>)> {
