@@ -19,6 +19,7 @@ from bicorn._core import AccessLog, AsgiServer, Deadline
 from bicorn.app.interface import Interface, interface_of, is_called_twice
 from bicorn.observe.access import native_target
 from bicorn.observe.atoms import basic_auth_user
+from bicorn.workers.accepting import ACCEPT_REST_S
 from bicorn.workers.asgi_lifespan import AsgiApp, Lifespan
 from bicorn.workers.asgi_listening import Listening
 from bicorn.workers.asgi_loops import chosen_loop, new_event_loop
@@ -166,10 +167,19 @@ class AsgiWorker(Worker):
         while not self._is_quick:
             await self._wait_until_drained()
             self._drained.clear()
-            if self._is_quick or not await self.listening.take_what_nobody_else_will():
+            if self._is_quick:
                 break
+            if self._is_holding() or await self.listening.take_what_nobody_else_will():
+                continue
+            if not self.listening.is_short:
+                break
+            self.event_loop.call_later(ACCEPT_REST_S, self._drained.set)
         if self._is_quick:
             await self._cancel_all()
+
+    def _is_holding(self) -> bool:
+        assert self.server is not None
+        return self.server.connections > 0 or self.server.running > 0
 
     async def _wait_until_drained(self) -> None:
         """Wait until nothing is held any more, or all is to end at once."""

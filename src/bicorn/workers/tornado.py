@@ -21,7 +21,7 @@ from tornado.wsgi import WSGIContainer
 
 from bicorn.app.interface import Interface, require_wsgi
 from bicorn.net.tls import make_context
-from bicorn.workers.accepting import Acceptor
+from bicorn.workers.accepting import ACCEPT_REST_S, Acceptor
 from bicorn.workers.base import Worker
 from bicorn.workers.incidents import Incidents
 from bicorn.workers.tornado_server import Observer, Server
@@ -137,12 +137,19 @@ class TornadoWorker(Worker):
         # Siblings would take what waits, unless the server stops, or the address is given up: nobody says so.
         self.acceptor.accept_waiting()
         await asyncio.sleep(0)  # Tornado makes them known to the server in a turn of their own.
-        for listener in self.sockets:
-            listener.close()
         try:
-            await asyncio.wait_for(self.server.drain(), self.cfg.graceful_timeout)
+            await asyncio.wait_for(self._serve_what_is_left(), self.cfg.graceful_timeout)
         except asyncio.TimeoutError:
             self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
+
+    async def _serve_what_is_left(self) -> None:
+        """Serve what is held, and what waits until there are descriptors for it."""
+        self.server.begin_drain()
+        while self.acceptor.is_short:  # noqa: ASYNC110 - nothing tells of descriptors that come free
+            await asyncio.sleep(ACCEPT_REST_S)
+        for listener in self.sockets:
+            listener.close()
+        await self.server.drain()
 
 
 def _is_tornados(app: object) -> bool:

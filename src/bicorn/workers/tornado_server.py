@@ -110,12 +110,18 @@ class Server(HTTPServer):
 
     # -- the end -------------------------------------------------------------------------------
 
-    async def drain(self) -> None:
-        """Wait until every connection is closed: idle ones are, a moment from now; others after their answer."""
+    def begin_drain(self) -> None:
+        """Close every connection: idle ones a moment from now, others after their answer."""
+        if self._is_draining:
+            return
         self._is_draining = True
         self.conn_params.no_keep_alive = True
         for server_conn, exchange in self._exchanges.items():
             self._close_soon(server_conn, exchange)
+
+    async def drain(self) -> None:
+        """Wait until every connection is closed."""
+        self.begin_drain()
         if self._exchanges:
             self._is_empty.clear()
             await self._is_empty.wait()
