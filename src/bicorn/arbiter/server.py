@@ -194,5 +194,6 @@ class Server:
             self.pidfile.unlink()
             self.pidfile = None
         if wanted is not None and self.pidfile is None:
-            self.pidfile = Pidfile(wanted)
-            self.pidfile.create(self.pid)
+            pidfile = Pidfile(wanted)
+            pidfile.create(self.pid)
+            self.pidfile = pidfile
