@@ -75,7 +75,7 @@ class Spawner:
                 worker.pid = slot.pid = pid = fork_worker(self, worker, ours)
             else:
                 passed = [stacks.fileno(), *([theirs.fileno()] if theirs is not None else [])]
-                generation.template.order_fork(age, slot.index, passed)
+                generation.template.order_fork(age, slot.index, self.server.master_pid, passed)
                 pid = -age
             undo.pop_all()
         handle = WorkerHandle(pid, worker, slot, generation.number, forked_at, since=forked_at, stacks=stacks)
