@@ -37,6 +37,28 @@ def test_a_class_object_of_a_configuration_file_is_a_worker_class(serve: Serve) 
     assert "Using worker: PlainWorker" in server.log
 
 
+WORKER_THAT_RAISES = (
+    "from bicorn.workers.sync import SyncWorker\n"
+    "class Worker(SyncWorker):\n"
+    "    def __init__(self, *arguments):\n"
+    "        raise LookupError('no such shelf')\n"
+)
+
+
+@pytest.mark.parametrize("more", [(), ("--preload",)])
+def test_a_worker_class_that_cannot_be_made_ends_the_server_with_its_name(serve: Serve, more: tuple[str, ...]) -> None:
+    server = serve(
+        "hello:app", "-w", "2", "-k", "shelf.Worker", *more, files={"shelf.py": WORKER_THAT_RAISES}, wait=False
+    )
+    assert server.wait_exit() == 255  # As with Gunicorn.
+    said = "worker_class = 'shelf.Worker' (--worker-class): making a worker raised LookupError: no such shelf\n"
+    _, _, rest = server.log.partition(said)
+    traceback, _, _ = rest.partition("\n[")
+    assert traceback.startswith("Traceback") and traceback.endswith("LookupError: no such shelf")
+    assert traceback.count("File ") == 1 and "shelf.py" in traceback
+    assert server.log.count(said) == 1 and "Unhandled exception" not in server.log
+
+
 def test_raw_env_reaches_the_application(start: Start) -> None:
     app = "import os\nfrom hello import app\nprint('the colour is', os.environ['COLOUR'], flush=True)\n"
     server = start("mine:app", "-e", "COLOUR=green", files={"mine.py": app})
