@@ -186,3 +186,18 @@ def test_a_daemon_that_cannot_start_says_why(serve: Serve, arguments: tuple[str,
 
 def _title(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
+
+
+@pytest.mark.parametrize("more", [("-k", "asgi"), ()])
+def test_an_asynchronous_factory_is_refused_at_start(serve: Serve, more: tuple[str, ...]) -> None:
+    server = serve("mine:create", *more, files={"mine.py": "async def create(): ...\n"}, wait=False)
+    assert server.wait_exit() == 4
+    assert "'mine:create' is a coroutine function without parameters, so it is a factory, and the asgi" in server.log
+
+
+def test_an_aiohttp_application_is_refused_by_the_asgi_worker(serve: Serve) -> None:
+    files = {"mine.py": "from aiohttp.web import Application\napp = Application()\n"}
+    for check, code in (((), 4), (("--check-config",), 1)):
+        server = serve("mine:app", "-k", "asgi", *check, files=files, wait=False)
+        assert server.wait_exit() == code
+        assert "'mine:app' is an aiohttp application and the asgi worker serves ASGI and WSGI. Start" in server.log

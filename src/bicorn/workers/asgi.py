@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from bicorn._core import AccessLog, AsgiServer, Deadline
-from bicorn.app.interface import Interface, interface_of, is_called_twice
+from bicorn.app.interface import Interface, interface_of, is_called_twice, require_either
 from bicorn.observe.access import native_target
 from bicorn.observe.atoms import basic_auth_user
 from bicorn.workers.accepting import ACCEPT_REST_S
@@ -30,7 +31,7 @@ from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, WIRE_SETTINGS, Request,
 from bicorn.workers.incidents import Incidents
 
 if TYPE_CHECKING:
-    pass
+    from bicorn.config import Settings
 
 #: How often the worker shows that its loop turns, and looks at the patience of its connections, in seconds. The
 #: shortest `timeout` is 1 s.
@@ -89,6 +90,10 @@ class AsgiWorker(Worker):
     _has_lasting_websockets: bool = False
 
     # -- life ----------------------------------------------------------------------------------
+
+    @classmethod
+    def require_served(cls, app: Callable[..., object], cfg: Settings) -> None:
+        require_either(app, cfg.app_uri or "")
 
     def run(self) -> None:
         self.incidents = Incidents(self.log)
