@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -43,6 +44,12 @@ def _endless() -> Iterator[bytes]:
         yield b"x" * 65536
 
 
+def _pausing() -> Iterator[bytes]:
+    while True:
+        yield b"a part"
+        time.sleep(0.4)
+
+
 BLOCKS: dict[str, Callable[[], Any]] = {
     "/one": lambda: [b"one"],
     "/list": lambda: [b"a", b"", b"bc", b"d" * 10000],
@@ -55,6 +62,7 @@ BLOCKS: dict[str, Callable[[], Any]] = {
     "/raising": _raising,
     "/raising_first": _raising_first,
     "/endless": _endless,
+    "/pausing": _pausing,
     "/close_fails": lambda: [b"whole"],
     "/str": lambda: ["text"],
     "/strs": lambda: [b"a", "text"],

@@ -37,6 +37,28 @@ def test_a_class_object_of_a_configuration_file_is_a_worker_class(serve: Serve) 
     assert "Using worker: PlainWorker" in server.log
 
 
+WORKER_THAT_RAISES = (
+    "from bicorn.workers.sync import SyncWorker\n"
+    "class Worker(SyncWorker):\n"
+    "    def __init__(self, *arguments):\n"
+    "        raise LookupError('no such shelf')\n"
+)
+
+
+@pytest.mark.parametrize("more", [(), ("--preload",)])
+def test_a_worker_class_that_cannot_be_made_ends_the_server_with_its_name(serve: Serve, more: tuple[str, ...]) -> None:
+    server = serve(
+        "hello:app", "-w", "2", "-k", "shelf.Worker", *more, files={"shelf.py": WORKER_THAT_RAISES}, wait=False
+    )
+    assert server.wait_exit() == 255  # As with Gunicorn.
+    said = "worker_class = 'shelf.Worker' (--worker-class): making a worker raised LookupError: no such shelf\n"
+    _, _, rest = server.log.partition(said)
+    traceback, _, _ = rest.partition("\n[")
+    assert traceback.startswith("Traceback") and traceback.endswith("LookupError: no such shelf")
+    assert traceback.count("File ") == 1 and "shelf.py" in traceback
+    assert server.log.count(said) == 1 and "Unhandled exception" not in server.log
+
+
 def test_raw_env_reaches_the_application(start: Start) -> None:
     app = "import os\nfrom hello import app\nprint('the colour is', os.environ['COLOUR'], flush=True)\n"
     server = start("mine:app", "-e", "COLOUR=green", files={"mine.py": app})
@@ -164,3 +186,18 @@ def test_a_daemon_that_cannot_start_says_why(serve: Serve, arguments: tuple[str,
 
 def _title(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
+
+
+@pytest.mark.parametrize("more", [("-k", "asgi"), ()])
+def test_an_asynchronous_factory_is_refused_at_start(serve: Serve, more: tuple[str, ...]) -> None:
+    server = serve("mine:create", *more, files={"mine.py": "async def create(): ...\n"}, wait=False)
+    assert server.wait_exit() == 4
+    assert "'mine:create' is a coroutine function without parameters, so it is a factory, and the asgi" in server.log
+
+
+def test_an_aiohttp_application_is_refused_by_the_asgi_worker(serve: Serve) -> None:
+    files = {"mine.py": "from aiohttp.web import Application\napp = Application()\n"}
+    for check, code in (((), 4), (("--check-config",), 1)):
+        server = serve("mine:app", "-k", "asgi", *check, files=files, wait=False)
+        assert server.wait_exit() == code
+        assert "'mine:app' is an aiohttp application and the asgi worker serves ASGI and WSGI. Start" in server.log

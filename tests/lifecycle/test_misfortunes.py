@@ -218,6 +218,49 @@ def test_an_application_that_takes_all_descriptors_loses_no_connection(lossless:
 
 
 @pytest.mark.parametrize(("lossless", "more"), ACCEPTING, indirect=["lossless"])
+def test_a_worker_that_leaves_without_descriptors_serves_what_waits(lossless: Start, more: tuple[str, ...]) -> None:
+    server = lossless("hello:app", *more)
+    (worker,) = server.wait_for_ready(1)
+    with contextlib.ExitStack() as stack:
+        limits = limit_descriptors(worker)
+        if "uvloop" in more:
+            server.wait_for_log("Descriptors are scarce")
+            limit_descriptors(worker)  # libuv has given its part of the listener back.
+        waiting = [stack.enter_context(server.connection()) for _ in range(10)]
+        for sock, _ in waiting:
+            sock.sendall(REQUEST)
+        server.wait_for_log(r"Cannot accept connections: .*see `ulimit -n`")
+        server.signal(signal.SIGTERM)
+        server.wait_for_log("Handling signal: term")
+        waiting[0][0].settimeout(1)
+        with pytest.raises(TimeoutError):
+            waiting[0][0].recv(1)  # Neither answered nor reset.
+        waiting[0][0].settimeout(DEADLINE_S)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+        assert [answers.read_answer().status for _, answers in waiting] == [200] * len(waiting)
+    assert server.wait_exit() == 0
+    assert "Traceback" not in server.log and "SIGKILL" not in server.log
+
+
+@pytest.mark.parametrize("lossless", ["sync", "tornado", "asgi"], indirect=True)
+def test_a_worker_that_leaves_without_descriptors_leaves_at_once_if_nobody_waits(lossless: Start) -> None:
+    server = lossless("hello:app", "--graceful-timeout", "60")
+    (worker,) = server.wait_for_ready(1)
+    limit_descriptors(worker)
+    assert server.stop() == 0
+    assert "SIGKILL" not in server.log
+
+
+def limit_descriptors(pid: int) -> tuple[int, int]:
+    """Let the process open no more than it has open; gives the limits of before."""
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    lowest = next(number for number in range(len(taken) + 1) if number not in taken)
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest, before[1]))
+    return before
+
+
+@pytest.mark.parametrize(("lossless", "more"), ACCEPTING, indirect=["lossless"])
 def test_idle_connections_make_room(lossless: Start, more: tuple[str, ...]) -> None:
     few = {"few.py": FEW_DESCRIPTORS}
     server = lossless("hello:app", "--keep-alive", "60", *more, launcher=("few.py",), files=few)

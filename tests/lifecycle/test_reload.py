@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -268,6 +269,33 @@ def test_a_hup_that_fails_takes_back_the_one_that_it_overtook(start: Start, gate
     gate.release()
     assert server.wait_for_workers(1) == old
     assert server.get("/").body == b"one"
+
+
+def test_a_reload_that_fails_ends_nothing_though_the_directory_of_before_is_gone(start: Start) -> None:
+    server = start("mine:app", config="workers = 1\n", files={"mine.py": app_saying("one")})
+    assert server.get("/").body == b"one"
+    (first,) = server.wait_for_workers(1)
+    config, gone = server.directory / "server.conf.py", server.directory / "gone"
+    gone.mkdir()
+    replace(config, "pidfile = 'gone/server.pid'\nerrorlog = 'gone/error.log'\n")
+    server.signal(signal.SIGHUP)
+    old = server.wait_for_workers(1, without=[first])
+    shutil.rmtree(gone)
+    replace(config, "pidfile = 'server.pid'\n")
+    replace(server.directory / "mine.py", "raise RuntimeError('broken')\n")
+    server.signal(signal.SIGHUP)
+    server.wait_for_log(r"Cannot go back to the log of before: .*gone/error\.log")
+    server.wait_for_log(r"Cannot write the pid file of before: .*gone/server\.pid")
+    server.wait_for_log("Reload failed; the workers of before go on serving")
+    assert server.wait_for_workers(1) == old
+    assert server.get("/").body == b"one"
+    replace(server.directory / "mine.py", app_saying("two"))
+    server.signal(signal.SIGHUP)
+    server.wait_for_workers(1, without=old)
+    assert server.get("/").body == b"two"
+    assert (server.directory / "server.pid").read_text() == f"{server.pid}\n"
+    assert server.stop() == 0
+    assert "Unhandled exception" not in server.log
 
 
 def test_changed_sources_are_noticed_with_reload(start: Start) -> None:

@@ -77,6 +77,30 @@ def test_a_new_arbiter_takes_over_under_load(start: Start, beside: list[int], bi
     assert not pidfile.with_suffix(".pid.2").exists()
 
 
+@pytest.mark.parametrize("more", [(), ("--preload",)])
+def test_workers_started_after_the_promotion_have_the_plain_title(
+    start: Start, beside: list[int], more: tuple[str, ...]
+) -> None:
+    server = start("hello:app", "-b", "unix:s.sock", "--name", "shop", *more)
+    new = begin(server, beside)
+    assert title(new) == "bicorn: master [shop.2]"
+    assert server.stop() == 0
+    wait_until(lambda: title(new) == "bicorn: master [shop]", "the title of the arbiter")
+    (old,) = (pid for pid in children_of(new) if title(pid) == "bicorn: worker [shop.2]")
+    os.kill(old, signal.SIGTERM)
+
+    def successor() -> bool:
+        return old not in children_of(new) and "bicorn: worker [shop]" in map(title, children_of(new))
+
+    wait_until(successor, "a worker with the title of the arbiter")
+    assert not any(title(pid).endswith(".2]") for pid in children_of(new))
+
+
+def title(pid: int) -> str:
+    """What ps shows of the process."""
+    return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0")
+
+
 def test_the_upgrade_is_rolled_back_by_ending_the_new_arbiter(start: Start, beside: list[int]) -> None:
     server = start("hello:app", "-b", "unix:s.sock", "-p", "server.pid")
     with load(server) as traffic:

@@ -105,8 +105,6 @@ def test_close_is_called_when_the_client_goes_away(server: Server, mark: str, ho
 
 @pytest.mark.parametrize("sig", [signal.SIGQUIT, signal.SIGTERM])
 def test_close_is_called_when_the_worker_is_stopped(serve: Serve, worker_class: str, sig: signal.Signals) -> None:
-    if worker_class == "gthread" and sig == signal.SIGQUIT:
-        pytest.skip("a quick stop waits for no more than a moment for threads that are in the middle of an answer")
     server = serve("bodies:app", "--graceful-timeout", "1")
     with server.connection() as (sock, _):
         sock.sendall(b"GET /endless?stopped HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -116,6 +114,16 @@ def test_close_is_called_when_the_worker_is_stopped(serve: Serve, worker_class: 
             sock.close()
         server.wait_exit()
     assert "closed stopped\n" in server.log
+
+
+def test_close_is_called_when_the_worker_is_stopped_while_a_part_of_an_answer_is_made(serve: Serve) -> None:
+    server = serve("bodies:app")
+    with server.connection() as (sock, _):
+        sock.sendall(b"GET /pausing?paused HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"a part" in sock.recv(1000)  # The head leaves with the first part.
+        server.signal(signal.SIGQUIT)
+        server.wait_exit()
+    assert "closed paused\n" in server.log
 
 
 @pytest.mark.parametrize("path", ["/str?bare", "/strs?bare", "/bytearray?bare", "/str?wrapped", "/bytearray?wrapped"])

@@ -33,7 +33,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long a worker that was told to stop now waits for `close()` of the answers that it breaks off.
 const CLOSING_NS_MAX: u64 = 1_000_000_000;
 
-/// How long it waits for threads that were in the middle of a request, or of a part of an answer.
+/// How long it waits for threads that were in the middle of a request, before it breaks off what they have begun
+/// to answer and leaves the others behind.
 const RETURNING_NS_MAX: u64 = 100_000_000;
 
 /// What one thread is doing.
@@ -357,14 +358,15 @@ impl ThreadLoop {
     }
 
     /// Waits for the threads that close what the loop has let go of, but no more than a moment for one that
-    /// is in the middle of a request: the worker was told to stop now.
+    /// has not begun to answer: the worker was told to stop now.
     fn let_answers_close(&self, watch: &mut Watch<'_, Front>) -> Result<(), Errno> {
         let (stopped_ns, began_ns) = (self.stopped_ns.load(SeqCst), monotonic_ns());
         let awaited = |post: &Post| {
+            let waited_ns = monotonic_ns() - began_ns;
             let entered_ns = post.entered_ns.load(SeqCst);
             let is_closing = entered_ns == 0 || entered_ns > stopped_ns;
-            let patience_ns = if is_closing { CLOSING_NS_MAX } else { RETURNING_NS_MAX };
-            post.at_work.load(SeqCst) && monotonic_ns() - began_ns < patience_ns
+            let may_return = is_closing || waited_ns < RETURNING_NS_MAX || post.gate.break_off();
+            post.at_work.load(SeqCst) && waited_ns < CLOSING_NS_MAX && may_return
         };
         let tick = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
         while self.posts.iter().any(awaited) {

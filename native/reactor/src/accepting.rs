@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::{self, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 
@@ -74,6 +75,35 @@ impl<A: Application> Server<A> {
         for listener in 0..self.sources.listeners.len() {
             self.accept(listener);
         }
+    }
+
+    /// Accepts what waits in each listen queue, at most so many, and lets go of the listeners. While there are no
+    /// descriptors it keeps them: with nobody left to accept, the end of a socket resets whoever waits there.
+    pub(crate) fn empty_listen_queues(&mut self, accepts_max: usize) {
+        for listener in 0..self.sources.listeners.len() {
+            for _ in 0..accepts_max {
+                if !self.accept_one(listener) {
+                    break;
+                }
+            }
+        }
+        if self.closed.until_ms.is_some() && self.somebody_waits() {
+            return self.ignore_listeners();
+        }
+        self.closed.until_ms = None;
+        // Our descriptors are duplicates, and other processes hold the sockets too, so closing them
+        // would leave them in the set: woken first for connections that are its siblings' now, this
+        // worker would spin, and they would sleep.
+        for listener in self.sources.listeners.drain(..) {
+            let _ = epoll::delete(&self.epoll, listener);
+        }
+    }
+
+    /// Whether there is a connection in a listen queue. Without descriptors, accept() does not say.
+    fn somebody_waits(&self) -> bool {
+        let mut queues: Vec<_> =
+            self.sources.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();
+        poll(&mut queues, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|count| count > 0)
     }
 
     /// Accepts nothing more while as many connections are open as may be.

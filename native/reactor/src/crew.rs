@@ -287,17 +287,11 @@ impl<A: Application> Crew<A> {
         look: &mut impl FnMut(Notice) -> Result<(), E>,
     ) -> Result<Turn<'_, A>, E> {
         loop {
-            let mut rest = lock(&self.rest);
-            if let Some(job) = rest.mail[thread].pop_front() {
-                self.letters.fetch_sub(1, SeqCst);
+            if let Some(job) = self.letter_for(thread) {
                 return Ok(Turn::Mail(job));
             }
-            let has_ended = rest.ended;
-            drop(rest);
-            if has_ended {
-                // A job of this thread that came back while the loop was ending has been taken in by nobody.
-                let is_left = !lock(&self.back).is_empty();
-                return Ok(if is_left { Turn::Loop(lock(&self.server)) } else { Turn::Ended });
+            if self.has_ended() {
+                return Ok(self.last_turn(thread));
             }
             if let Some(server) = self.try_take() {
                 return Ok(Turn::Loop(server));
@@ -319,6 +313,24 @@ impl<A: Application> Crew<A> {
             });
             look(Notice::Rested)?;
         }
+    }
+
+    fn letter_for(&self, thread: usize) -> Option<Box<Job<A>>> {
+        let job = lock(&self.rest).mail[thread].pop_front()?;
+        self.letters.fetch_sub(1, SeqCst);
+        Some(job)
+    }
+
+    /// What is left for this thread although the loop has ended.
+    fn last_turn(&self, thread: usize) -> Turn<'_, A> {
+        // A job of this thread that came back while the loop was ending may have been taken in by whoever held the
+        // loop: a thread, which sends it home, or the watch, which leaves it there.
+        let server = lock(&self.server);
+        if let Some(job) = self.letter_for(thread) {
+            return Turn::Mail(job);
+        }
+        let is_left = server.has_answers_to_close() || !lock(&self.back).is_empty();
+        if is_left { Turn::Loop(server) } else { Turn::Ended }
     }
 
     fn lie_down(&self) {

@@ -6,6 +6,7 @@ const OPEN: u8 = 0;
 const PASSED: u8 = 1;
 const SHUT: u8 = 2;
 const TAKEN: u8 = 3;
+const BROKEN_OFF: u8 = 4;
 
 /// The right to send the first byte of an answer, given once.
 #[derive(Debug, Default)]
@@ -17,22 +18,30 @@ impl Gate {
         self.0.store(OPEN, SeqCst);
     }
 
-    /// Whether the application may send; from the first time on, nobody else may.
+    /// Whether the application may send; from the first time on, nobody else may answer.
     #[inline]
     pub fn pass(&self) -> bool {
-        self.0.compare_exchange(OPEN, PASSED, SeqCst, SeqCst) != Err(SHUT)
+        !matches!(self.0.compare_exchange(OPEN, PASSED, SeqCst, SeqCst), Err(SHUT | BROKEN_OFF))
     }
 
     /// Gives the connection to the application, which may keep it as long as it likes; false if it has been shut
     /// out.
     pub fn take(&self) -> bool {
-        let taken = |state| (state != SHUT).then_some(TAKEN);
+        let taken = |state| (!matches!(state, SHUT | BROKEN_OFF)).then_some(TAKEN);
         self.0.fetch_update(SeqCst, SeqCst, taken).is_ok()
     }
 
     /// Whether the application has taken the connection.
     pub fn is_taken(&self) -> bool {
         self.0.load(SeqCst) == TAKEN
+    }
+
+    /// Breaks an answer off that has begun: its application may send no more of it. False where there is none.
+    pub fn break_off(&self) -> bool {
+        match self.0.compare_exchange(PASSED, BROKEN_OFF, SeqCst, SeqCst) {
+            Ok(_) => true,
+            Err(state) => state == BROKEN_OFF,
+        }
     }
 
     /// Another part of an answer begins, whose first byte was sent long ago.
@@ -64,5 +73,14 @@ mod tests {
         let gate = Gate::default();
         assert!(gate.pass() && gate.take() && gate.is_taken());
         assert!(gate.pass() && !gate.shut());
+    }
+
+    #[test]
+    fn only_an_answer_that_has_begun_is_broken_off() {
+        let gate = Gate::default();
+        assert!(!gate.break_off() && gate.pass());
+        assert!(gate.break_off() && gate.break_off() && !gate.pass() && !gate.take());
+        gate.reset();
+        assert!(gate.take() && !gate.break_off() && gate.pass());
     }
 }

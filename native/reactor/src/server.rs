@@ -391,7 +391,14 @@ impl<A: Application> Server<A> {
     pub fn is_over(&self) -> bool {
         // A job that is out may be the close() of an answer whose connection is gone.
         let served = self.connections.len() == self.written_off && self.out <= self.written_off;
+        // What waits until there are descriptors again is not served yet.
+        let served = served && self.closed.until_ms.is_none();
         (self.stopped || self.core.draining && served) && self.core.ready.is_empty()
+    }
+
+    /// Whether the loop was stopped, and has answers whose applications have not cleaned up yet.
+    pub(crate) fn has_answers_to_close(&self) -> bool {
+        self.stopped && !self.core.ready.is_empty()
     }
 
     /// The connection whose job has left last, and its socket; none if the job is back. For a loop whose jobs leave
@@ -623,7 +630,11 @@ impl<A: Application> Server<A> {
         let now_ms = self.core.clock.now_ms();
         if self.closed.until_ms.is_some_and(|until| until <= now_ms) {
             self.closed.until_ms = None;
-            self.reopen();
+            if self.core.draining {
+                self.empty_listen_queues(DRAINED_ACCEPTS_MAX);
+            } else {
+                self.reopen();
+            }
         }
         if self.seeks_stragglers() && self.stragglers_ms <= now_ms {
             self.stragglers_ms = now_ms + WAIT_MS_MAX;
@@ -654,24 +665,12 @@ impl<A: Application> Server<A> {
             return;
         }
         self.core.draining = true;
-        for listener in 0..self.sources.listeners.len() {
-            for _ in 0..accepts_max {
-                if !self.accept_one(listener) {
-                    break;
-                }
-            }
-        }
+        self.closed = Closed::default();
+        self.empty_listen_queues(accepts_max);
         self.take_what_nobody_else_will();
         if let Some(handover) = &self.sources.handover {
             let _ = epoll::delete(&self.epoll, handover.source());
         }
-        // Our descriptors are duplicates, and other processes hold the sockets too, so closing them
-        // would leave them in the set: woken first for connections that are its siblings' now, this
-        // worker would spin, and they would sleep.
-        for listener in self.sources.listeners.drain(..) {
-            let _ = epoll::delete(&self.epoll, listener);
-        }
-        self.closed = Closed::default();
         for (_, connection) in &mut self.connections {
             if matches!(connection.stage, Stage::Preamble(_) | Stage::Idle | Stage::Lingering) {
                 self.core.patience(connection, self.core.timeouts.drain_idle_ms);

@@ -44,16 +44,29 @@ def is_called_twice(app: object) -> bool:
 
 def require_wsgi(app: Callable[..., object], uri: str, worker_class: str) -> None:
     """Refuse an application of another kind for a worker that speaks WSGI, before it fails at every request."""
-    for base in type(app).__mro__:
-        foreign = _FOREIGN.get(f"{base.__module__}.{base.__qualname__}")
-        if foreign is not None:
-            raise AppImportError(
-                f"{uri!r} is {foreign[0]} and the {worker_class} worker serves WSGI. Start with -k {foreign[1]}."
-            )
+    _refuse_foreign(app, uri, f"the {worker_class} worker serves WSGI")
     if interface_of(app) is Interface.ASGI:
         raise AppImportError(
             f"{uri!r} is an ASGI application and the {worker_class} worker serves WSGI. Start with -k asgi or without "
             "a worker class, or name the WSGI entry point (Django: project.wsgi)."
+        )
+
+
+def require_either(app: Callable[..., object], uri: str) -> None:
+    """Refuse an application that is neither ASGI nor WSGI for the asgi worker, which serves both."""
+    _refuse_foreign(app, uri, "the asgi worker serves ASGI and WSGI")
+
+
+def _refuse_foreign(app: Callable[..., object], uri: str, served: str) -> None:
+    for base in type(app).__mro__:
+        foreign = _FOREIGN.get(f"{base.__module__}.{base.__qualname__}")
+        if foreign is not None:
+            raise AppImportError(f"{uri!r} is {foreign[0]} and {served}. Start with -k {foreign[1]}.")
+    if inspect.iscoroutinefunction(app) and not inspect.signature(app).parameters:
+        raise AppImportError(
+            f"{uri!r} is a coroutine function without parameters, so it is a factory, and {served}. Start with -k "
+            "aiohttp.GunicornWebWorker if it makes an aiohttp application; else name a factory that is not "
+            "asynchronous, as MODULE:FACTORY()."
         )
 
 

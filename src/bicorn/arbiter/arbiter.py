@@ -19,7 +19,7 @@ from bicorn import __version__
 from bicorn.arbiter import duties, policy
 from bicorn.arbiter.control import Control
 from bicorn.arbiter.exits import Exit
-from bicorn.arbiter.failures import Failures
+from bicorn.arbiter.failures import EXIT_INTERNAL_ERROR, Failures
 from bicorn.arbiter.inheritance import Inheritance
 from bicorn.arbiter.open_files import raise_limit
 from bicorn.arbiter.policy import AbortTemplate, Commit, Decision, Drain, Phase, Snapshot, Spawn, StartTemplate
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 _STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 #: An arbiter that comes this late from its wait was stopped or frozen, and so may its workers have been.
 OVERSLEPT_S: Final = 1.0
-EXIT_INTERNAL_ERROR: Final = 255  # Gunicorn's sys.exit(-1)
 
 
 class Arbiter(Server):

@@ -22,11 +22,24 @@ if TYPE_CHECKING:
     from bicorn.arbiter.reload import Reload
     from bicorn.arbiter.server import Server
     from bicorn.arbiter.templates import Template
+    from bicorn.config import Settings
 
 _BOOT_FAILURES: Final[Mapping[int | None, str]] = {
     ExitCode.WORKER_BOOT_ERROR: "Worker failed to boot.",
     ExitCode.APP_LOAD_ERROR: "App failed to load.",
 }
+
+EXIT_INTERNAL_ERROR: Final = 255  # Gunicorn's sys.exit(-1)
+
+
+class WorkerNotMade(Exception):
+    """The constructor of a worker class raised, which is its cause; says which class, and where it was named."""
+
+    def __init__(self, settings: Settings, cause: Exception) -> None:
+        where = f"worker_class = {settings.worker_class_str!r} ({settings.source_of('worker_class')})"
+        super().__init__(f"{where}: making a worker raised {type(cause).__name__}: {cause}")
+        # What called the class is ours, and tells its author nothing.
+        self.__cause__ = cause.with_traceback(cause.__traceback__ and cause.__traceback__.tb_next)
 
 
 class Failures:
@@ -65,12 +78,21 @@ class Failures:
             self._back_off(None)
 
     def spawn_failed(self, generation: Generation, error: Exception) -> None:
-        """A fork was refused (EAGAIN, ENOMEM) or pre_fork raised; before the server ever served, the latter ends it."""
+        """A fork was refused (EAGAIN, ENOMEM), or the worker class or pre_fork raised.
+
+        Before the server ever served, the latter two end it.
+        """
         if self._is_stopping:
             return
-        if not self._server.has_served and not isinstance(error, OSError):
+        if isinstance(error, WorkerNotMade):
+            self._server.log.error("%s", error, exc_info=error.__cause__)
+            if self._is_first_boot_final:
+                self._halt("No worker could be made.", EXIT_INTERNAL_ERROR)
+                return
+        elif not self._server.has_served and not isinstance(error, OSError):
             raise error
-        self._server.log.error("A worker could not be started: %s", error, exc_info=error)
+        else:
+            self._server.log.error("A worker could not be started: %s", error, exc_info=error)
         if self._server.generations.is_on_trial(generation):
             self._reload.abandon(f"a worker could not be started: {error}")
         else:

@@ -8,7 +8,7 @@ Invariant  after abandon() the process, the log and the listeners are as they we
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from bicorn.arbiter.outcome import Outcome, Result
@@ -90,8 +90,8 @@ class Generations:
         assert self.fallback is not None, "there is a generation to go back to"
         failed, self.current, self.fallback = self.current, self.fallback, None
         _forget(failed, keep=self.current)
-        self._environment.enter(self.current.app)
-        self._log.setup(self.current.settings)
+        enter_again(self.current, self._environment, self._log)
+        log_again(self.current, self._log)
         self.backoff = Backoff()
         self.last = Outcome(Result.FAILED, reason)
         return failed
@@ -103,6 +103,24 @@ class Generations:
                 refuse_new_connections(generation.listeners)
             close_listeners(generation.listeners, unlink=not shared)
             generation.listeners = []
+
+
+def enter_again(serving: Generation, environment: ProcessEnvironment, log: Logger) -> None:
+    """Have the process as the generation has it that serves, if its directory still exists."""
+    attempt(log, "Cannot go back to the working directory of before", environment.enter, serving.app)
+
+
+def log_again(serving: Generation, log: Logger) -> None:
+    """Have the log as the generation has it that serves, if its files can still be opened."""
+    attempt(log, "Cannot go back to the log of before", log.setup, serving.settings)
+
+
+def attempt(log: Logger, failure: str, step: Callable[..., object], *args: object) -> None:
+    """Take a step of the way back, on which nothing may end the server: what it raises is logged."""
+    try:
+        step(*args)
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is nothing else to go back to
+        log.error("%s: %s", failure, error)
 
 
 def _forget(generation: Generation, *, keep: Generation) -> None:

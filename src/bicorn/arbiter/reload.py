@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from bicorn.arbiter.generation import Generation
+from bicorn.arbiter.generations import attempt, enter_again, log_again
 from bicorn.arbiter.outcome import Outcome, Result, headline
 from bicorn.arbiter.scale import first_target
 from bicorn.errors import BicornError
@@ -64,7 +65,7 @@ class Reload:
         """Go back to the generation that serves; the workers of the failed one are drained in the next round."""
         server = self._server
         failed = server.generations.abandon(reason)
-        server.claim_pidfile()
+        attempt(server.log, "Cannot write the pid file of before", server.claim_pidfile)
         server.show_title()
         server.log.error("Reload failed; the workers of before go on serving. %s", reason)
         server.run_hook("nworkers_changed", server.num_workers, failed.target)
@@ -74,7 +75,7 @@ class Reload:
         environment, log = self._server.environment, self._server.log
         number = self._server.generations.take_number()
         with contextlib.ExitStack() as undo:
-            undo.callback(environment.enter, serving.app)
+            undo.callback(enter_again, serving, environment, log)
             with _failures():
                 environment.leave()
                 settings = self._load()
@@ -82,7 +83,7 @@ class Reload:
                 environment.enter(app)
                 worker_class = load_worker_class(settings)
                 log.setup(settings)  # Restores the previous configuration by itself when it fails.
-                undo.callback(log.setup, serving.settings)
+                undo.callback(log_again, serving, log)
                 listeners = self._listen(settings, serving)
                 undo.callback(close_listeners, [new for new in listeners if new not in serving.listeners], unlink=True)
             undo.pop_all()

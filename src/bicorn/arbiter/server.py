@@ -16,7 +16,7 @@ from bicorn._core import Scoreboard
 from bicorn.arbiter.children import SLOTS_MAX, Children
 from bicorn.arbiter.environment import ProcessEnvironment, set_title
 from bicorn.arbiter.generation import Generation
-from bicorn.arbiter.generations import Generations
+from bicorn.arbiter.generations import Generations, attempt
 from bicorn.arbiter.pidfile import Pidfile
 from bicorn.arbiter.policy import Phase
 from bicorn.arbiter.promotion import Predecessor
@@ -169,7 +169,7 @@ class Server:
         self.log.info("Master has been promoted.")
         self.master_name = "Master"
         if self.pidfile is not None and self.cfg.pidfile is not None:
-            self.pidfile.rename(self.cfg.pidfile)
+            attempt(self.log, "Cannot rename the pid file", self.pidfile.rename, self.cfg.pidfile)
         self.show_title()
 
     # -- what others see of it -----------------------------------------------------------------
@@ -194,5 +194,6 @@ class Server:
             self.pidfile.unlink()
             self.pidfile = None
         if wanted is not None and self.pidfile is None:
-            self.pidfile = Pidfile(wanted)
-            self.pidfile.create(self.pid)
+            pidfile = Pidfile(wanted)
+            pidfile.create(self.pid)
+            self.pidfile = pidfile

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from bicorn.arbiter.failures import WorkerNotMade
 from bicorn.arbiter.handle import WorkerHandle
 from bicorn.arbiter.recycle import draw_lifetime
 from bicorn.arbiter.spawn import fork_worker
@@ -75,7 +76,7 @@ class Spawner:
                 worker.pid = slot.pid = pid = fork_worker(self, worker, ours)
             else:
                 passed = [stacks.fileno(), *([theirs.fileno()] if theirs is not None else [])]
-                generation.template.order_fork(age, slot.index, passed)
+                generation.template.order_fork(age, slot.index, self.server.master_pid, passed)
                 pid = -age
             undo.pop_all()
         handle = WorkerHandle(pid, worker, slot, generation.number, forked_at, since=forked_at, stacks=stacks)
@@ -87,9 +88,12 @@ class Spawner:
     ) -> Worker:
         """Make the object of a worker that is about to be forked, here or in a template."""
         server, settings = self.server, generation.settings
-        worker = generation.worker_class(
-            age, server.pid, generation.listeners, generation.app, settings.timeout / 2, settings, server.log
-        )
+        try:
+            worker = generation.worker_class(
+                age, server.pid, generation.listeners, generation.app, settings.timeout / 2, settings, server.log
+            )
+        except Exception as error:
+            raise WorkerNotMade(settings, error) from error
         worker.slot, worker.stacks, worker.channel = server.children.slot(slot), stacks, channel
         self.inheritance.give_to(worker)
         self._made_from = generation

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from bicorn.arbiter.spawner import Spawner
     from bicorn.workers.base import Worker
 
-_ORDER: Final = struct.Struct("!BII")
+_ORDER: Final = struct.Struct("!BIII")  # what, age, slot, the pid of the arbiter that is replaced
 _PID: Final = struct.Struct("!I")
 #: Descriptors that one order may carry; the kernel's own limit is 253 (SCM_MAX_FD).
 DESCRIPTORS_MAX: Final = 250
@@ -66,14 +66,19 @@ def order_to_become_template(channel: socket.socket, listeners: Sequence[Listene
     _send_order(channel, _Order.BECOME_TEMPLATE, 0, 0, [listener.fileno() for listener in listeners])
 
 
-def order_fork(channel: socket.socket, age: int, slot: int, descriptors: Sequence[int]) -> None:
-    """Have a template fork a worker; it says FORKED, or FORK_FAILED. OSError if it does not listen."""
-    _send_order(channel, _Order.FORK, age, slot, descriptors)
+def order_fork(channel: socket.socket, age: int, slot: int, predecessor: int, descriptors: Sequence[int]) -> None:
+    """Have a template fork a worker; it says FORKED, or FORK_FAILED. OSError if it does not listen.
+
+    `predecessor`: the pid of the arbiter that is being replaced, 0 if there is none any more.
+    """
+    _send_order(channel, _Order.FORK, age, slot, descriptors, predecessor)
 
 
-def _send_order(channel: socket.socket, order: _Order, age: int, slot: int, descriptors: Sequence[int]) -> None:
+def _send_order(
+    channel: socket.socket, order: _Order, age: int, slot: int, descriptors: Sequence[int], predecessor: int = 0
+) -> None:
     assert len(descriptors) <= DESCRIPTORS_MAX, "the kernel would refuse them"
-    socket.send_fds(channel, [_ORDER.pack(order, age, slot)], list(descriptors))
+    socket.send_fds(channel, [_ORDER.pack(order, age, slot, predecessor)], list(descriptors))
 
 
 # -- in the template's process ---------------------------------------------------------------------
@@ -140,7 +145,10 @@ class TemplateProcess:
             data, descriptors, _, _ = socket.recv_fds(self._channel, _ORDER.size, DESCRIPTORS_MAX)
             if not data:
                 sys.exit(ExitCode.OK)
-            _, age, slot = _ORDER.unpack(data)
+            _, age, slot, predecessor = _ORDER.unpack(data)
+            if predecessor != self._server.predecessor.pid:  # It has gone: the names of this server are its own now.
+                self._server.predecessor.pid = predecessor
+                set_title("template", self._server.proc_name)
             worker = self._fork(age, slot, descriptors)
             if worker is not None:
                 return worker

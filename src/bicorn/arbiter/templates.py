@@ -45,9 +45,9 @@ class Template:
     state: TemplateState = TemplateState.BOOTING
     failure: str = ""
 
-    def order_fork(self, age: int, slot: int, descriptors: Sequence[int]) -> None:
+    def order_fork(self, age: int, slot: int, predecessor: int, descriptors: Sequence[int]) -> None:
         """Have a worker forked; it says FORKED, or FORK_FAILED. OSError if the template does not listen."""
-        order_fork(self.channel, age, slot, descriptors)
+        order_fork(self.channel, age, slot, predecessor, descriptors)
 
     def end(self) -> None:
         """Tell it to go; its workers stay."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from bicorn.app.application import Application
-from bicorn.app.interface import Interface, interface_of, require_wsgi
+from bicorn.app.interface import Interface, interface_of, require_either
 from bicorn.arbiter.arbiter import Arbiter
 from bicorn.arbiter.promotion import is_upgrade
 from bicorn.cli.launch import DaemonArbiter, leave_terminal
@@ -90,8 +90,10 @@ def _check(settings: Settings) -> int:
     try:
         application = app.wsgi()
         is_asgi_welcome = not settings.is_given("worker_class") and interface_of(application) is Interface.ASGI
-        if worker_class.INTERFACE is Interface.WSGI and not is_asgi_welcome:
-            require_wsgi(application, settings.app_uri or "", settings.worker_class_str)
+        if is_asgi_welcome:
+            require_either(application, settings.app_uri or "")
+        else:
+            worker_class.require_served(application, settings)
     except AppImportError as error:
         print(f"bicorn: error while loading the application:\n{error}", file=sys.stderr, flush=True)
         return ExitCode.FAILED

@@ -12,6 +12,7 @@ if its server was closed meanwhile.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -51,6 +52,7 @@ class Acceptor:
         self._failed = failed
         self._per_turn = ACCEPTS_PER_TURN_ALONE if is_alone else ACCEPTS_PER_TURN
         self._is_watching = False
+        self._has_failed = False
         self._rest: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -66,11 +68,31 @@ class Acceptor:
             self._rest = None
 
     def accept_waiting(self) -> None:
-        """Take what waits already, stopped or not: with nobody left to accept, the end of the socket resets it."""
+        """Take what waits already, stopped or not: with nobody left to accept, the end of the socket resets it.
+
+        What there are no descriptors for is tried again, until there are: `is_short` says so.
+        """
+        self.stop()
+        self._has_failed = False
         for index in range(len(self._sockets)):
             for _ in range(DRAINED_ACCEPTS_MAX):
                 if not self._accept_one(index):
                     break
+        if self.is_short:
+            self._rest = self._loop.call_later(ACCEPT_REST_S, self.accept_waiting)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether somebody waits in a queue who could not be taken when what waits was to be."""
+        return self._has_failed and self._does_somebody_wait()
+
+    def _does_somebody_wait(self) -> bool:
+        # Without descriptors, accept() does not say whether there is anything to accept.
+        poll = select.poll()
+        for sock in self._sockets:
+            if sock.fileno() >= 0:
+                poll.register(sock, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _watch(self) -> None:
         self._is_watching = True
@@ -106,6 +128,7 @@ class Acceptor:
 
     def _rest_from_accepting(self, error: OSError) -> None:
         """Descriptors or memory have run out: trying again at once would only use up the processor."""
+        self._has_failed = True
         self._failed(error.strerror or str(error))
         if self._is_watching:
             self._ignore()

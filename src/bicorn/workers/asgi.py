@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from bicorn._core import AccessLog, AsgiServer, Deadline
-from bicorn.app.interface import Interface, interface_of, is_called_twice
+from bicorn.app.interface import Interface, interface_of, is_called_twice, require_either
 from bicorn.observe.access import native_target
 from bicorn.observe.atoms import basic_auth_user
+from bicorn.workers.accepting import ACCEPT_REST_S
 from bicorn.workers.asgi_lifespan import AsgiApp, Lifespan
 from bicorn.workers.asgi_listening import Listening
 from bicorn.workers.asgi_loops import chosen_loop, new_event_loop
@@ -29,7 +31,7 @@ from bicorn.workers.incidents import Incidents
 from bicorn.workers.siblings import Siblings
 
 if TYPE_CHECKING:
-    pass
+    from bicorn.config import Settings
 
 #: How often the worker shows that its loop turns, and looks at the patience of its connections, in seconds. The
 #: shortest `timeout` is 1 s.
@@ -88,6 +90,10 @@ class AsgiWorker(Worker):
     _has_lasting_websockets: bool = False
 
     # -- life ----------------------------------------------------------------------------------
+
+    @classmethod
+    def require_served(cls, app: Callable[..., object], cfg: Settings) -> None:
+        require_either(app, cfg.app_uri or "")
 
     def run(self) -> None:
         self.incidents = Incidents(self.log)
@@ -166,10 +172,19 @@ class AsgiWorker(Worker):
         while not self._is_quick:
             await self._wait_until_drained()
             self._drained.clear()
-            if self._is_quick or not await self.listening.take_what_nobody_else_will():
+            if self._is_quick:
                 break
+            if self._is_holding() or await self.listening.take_what_nobody_else_will():
+                continue
+            if not self.listening.is_short:
+                break
+            self.event_loop.call_later(ACCEPT_REST_S, self._drained.set)
         if self._is_quick:
             await self._cancel_all()
+
+    def _is_holding(self) -> bool:
+        assert self.server is not None
+        return self.server.connections > 0 or self.server.running > 0
 
     async def _wait_until_drained(self) -> None:
         """Wait until nothing is held any more, or all is to end at once."""

@@ -117,9 +117,19 @@ class Listening:
         if self._siblings is not None and not self._is_leaving:
             self._siblings.balance(self._server)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether connections wait that could not be taken for want of descriptors."""
+        return self._acceptor.is_short
+
     async def take_what_nobody_else_will(self) -> bool:
-        """Take connections that siblings have given away before they left as well; False if there are none."""
+        """Take connections that siblings have given away before they left as well, and those that there were no
+        descriptors for; False if there are none.
+        """
         took = self._siblings is not None and self._siblings.take_what_nobody_else_will(self._introduce)
+        if self.is_short:
+            self._acceptor.accept_waiting()
+            took = took or self._arriving > 0
         await self._wait_for_arrivals()
         return took
 

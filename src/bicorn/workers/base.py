@@ -179,11 +179,16 @@ class Worker:
             for file in error.files:
                 self.reloader.add_extra_file(file)
             self.wsgi = failed_app(str(error))
-        if self.INTERFACE is Interface.WSGI:
-            if not self.cfg.is_given("worker_class") and interface_of(self.wsgi) is Interface.ASGI:
-                self._become_asgi()
-            else:
-                require_wsgi(self.wsgi, self.cfg.app_uri or "", self.cfg.worker_class_str)
+        is_open = self.INTERFACE is Interface.WSGI and not self.cfg.is_given("worker_class")
+        if is_open and interface_of(self.wsgi) is Interface.ASGI:
+            self._become_asgi()
+        self.require_served(self.wsgi, self.cfg)
+
+    @classmethod
+    def require_served(cls, app: Callable[..., object], cfg: Settings) -> None:
+        """Refuse an application of a kind that this class cannot serve."""
+        if cls.INTERFACE is Interface.WSGI:
+            require_wsgi(app, cfg.app_uri or "", cfg.worker_class_str)
 
     def _become_asgi(self) -> None:
         """Be an `asgi` worker: nobody asked for a class, and the application that turned up is for that one."""

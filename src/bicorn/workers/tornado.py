@@ -21,6 +21,7 @@ from tornado.wsgi import WSGIContainer
 
 from bicorn.app.interface import Interface, require_wsgi
 from bicorn.net.tls import make_context
+from bicorn.workers.accepting import ACCEPT_REST_S
 from bicorn.workers.base import Worker
 from bicorn.workers.incidents import Incidents
 from bicorn.workers.siblings import Siblings
@@ -164,7 +165,9 @@ class TornadoWorker(Worker):
     async def _finish(self) -> None:
         await self.server.drain(self.listening.give_idle_away)
         # Whoever gave something away looks once more before it ends.
-        while await self.listening.take_what_nobody_else_will():
+        while self.listening.is_short or await self.listening.take_what_nobody_else_will():
+            if self.listening.is_short:  # Nothing tells of descriptors that come free.
+                await asyncio.sleep(ACCEPT_REST_S)
             await self.server.wait_until_empty()
 
 

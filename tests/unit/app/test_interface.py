@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bicorn.app.failed import failed_app
-from bicorn.app.interface import Interface, interface_of, require_wsgi
+from bicorn.app.interface import Interface, interface_of, require_either, require_wsgi
 from bicorn.errors import AppImportError
 
 
@@ -149,3 +149,22 @@ def test_an_application_with_a_worker_class_of_its_own_is_sent_there() -> None:
         require_wsgi(aiohttp.web.Application(), "a:b", "sync")
     with pytest.raises(AppImportError, match=r"is a Tornado application and the gthread worker .* -k tornado\.$"):
         require_wsgi(Mine(), "a:b", "gthread")
+    with pytest.raises(AppImportError, match=r"an aiohttp application and the asgi worker serves ASGI and WSGI\. "):
+        require_either(aiohttp.web.Application(), "a:b")
+    with pytest.raises(AppImportError, match=r"a Tornado application and the asgi worker .* -k tornado\.$"):
+        require_either(Mine(), "a:b")
+
+
+def test_an_asynchronous_factory_is_no_application() -> None:
+    async def create() -> None: ...
+
+    said = r"'a:create' is a coroutine function without parameters, so it is a factory, and the .* worker serves "
+    with pytest.raises(AppImportError, match=said):
+        require_wsgi(create, "a:create", "sync")
+    with pytest.raises(AppImportError, match=said):
+        require_either(create, "a:create")
+
+
+def test_what_either_interface_serves_is_let_through() -> None:
+    for app in (asgi, Asgi2, AsgiObject(), failed_app("")):
+        require_either(app, "a:b")
