@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use rustix::event::epoll::{self, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, acceptfrom_with};
+use rustix::net::{RecvFlags, SocketFlags, acceptfrom_with, recv};
 
 use crate::application::{Application, Incident};
 use crate::connection::{Connection, Stage};
@@ -185,6 +185,7 @@ impl<A: Application> Server<A> {
             .connections
             .iter()
             .filter(|(_, connection)| connection.served && matches!(connection.stage, Stage::Idle))
+            .filter(|(_, connection)| !has_sent(&connection.socket))
             .map(|(_, connection)| connection.token)
             .take(EVICTIONS)
             .collect();
@@ -223,4 +224,9 @@ impl<A: Application> Server<A> {
         }
         Ok(())
     }
+}
+
+/// Whether a peer has sent something that nobody has read yet: its request may be on its way.
+fn has_sent(socket: &OwnedFd) -> bool {
+    recv(socket, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(_, count)| count > 0)
 }
