@@ -6,7 +6,7 @@ from harness.server import Serve, is_alive
 
 
 def test_a_server_is_started_asked_and_stopped(serve: Serve) -> None:
-    # One worker, which has answered: a Gunicorn worker that is told to stop before it has its own signal handlers never does.
+    # One worker, which has answered: a Gunicorn worker that is told to stop before it has signal handlers never does.
     server = serve("hello:app", kind="gunicorn")
     assert server.get("/").body == b"Hello, world!"
     workers = server.wait_for_workers(1)
