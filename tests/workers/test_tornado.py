@@ -276,7 +276,7 @@ def test_keep_alive_clients_do_not_notice_that_workers_change(start: Start) -> N
 
 
 def test_a_connection_that_changed_workers_is_closed_when_it_was_idle_for_too_long(start: Start) -> None:
-    server = start("--keep-alive", "1", "--header-timeout", "1")
+    server = start("--keep-alive", "3", "--header-timeout", "3")
     (before,) = server.worker_pids()
     with server.connection() as (sock, reader):
         assert worker_of(sock, reader) == before
