@@ -60,6 +60,20 @@ OTHER_KINDS = (
 CHANGES = (("sync", "asgi"), ("asgi", "tornado"), ("tornado", "gthread"))
 
 
+def keep_asking(clients: list[Client], turns: int) -> Counter[Client]:
+    """Have each client ask for work without pause, until there are so many answers; gives who got how many."""
+    answered: Counter[Client] = Counter()
+
+    def ask(client: Client) -> None:
+        while sum(answered.values()) < turns:
+            client.ask("/work")
+            answered[client] += 1
+
+    with ThreadPoolExecutor(len(clients)) as threads:
+        list(threads.map(ask, clients))
+    return answered
+
+
 def waiting_to_be_accepted(port: int) -> int:
     """Count the connections in the listen queue of a port: the receive queue of a socket that listens, in proc(5)."""
     rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
@@ -151,17 +165,24 @@ def test_nobody_waits_for_long_while_every_worker_is_busy(
     server = serve("whose:app", "-w", "4", *kind)
     server.wait_for_workers(4)
     clients = [client_of(server) for _ in range(32)]
-    turns = 40 * len(clients)
-    answered: Counter[Client] = Counter()
-
-    def keep_asking(client: Client) -> None:
-        while sum(answered.values()) < turns:
-            client.ask("/work")
-            answered[client] += 1
-
-    with ThreadPoolExecutor(len(clients)) as threads:
-        list(threads.map(keep_asking, clients))
+    answered = keep_asking(clients, turns=40 * len(clients))
     assert min(answered[client] for client in clients) >= 10, sorted(answered.values())
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind[1])
+def test_nobody_waits_for_long_beside_a_worker_that_is_held_up(
+    serve: Serve, gate: Gate, client_of: Callable[..., Client], kind: tuple[str, ...]
+) -> None:
+    server = serve("whose:app", "-w", "2", *kind, env=gate.env)
+    server.wait_for_workers(2)
+    slow = client_of(server)
+    slow.send("/hold")
+    gate.wait_started()
+    clients = [client_of(server) for _ in range(32)]
+    answered = keep_asking(clients, turns=30 * len(clients))
+    gate.release()
+    assert slow.read() == ["done"]
+    assert min(answered[client] for client in clients) >= 24, sorted(answered.values())
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *OTHER_KINDS], ids=lambda kind: kind[-1])

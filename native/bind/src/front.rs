@@ -6,7 +6,6 @@
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use bicorn_reactor::clock::HttpDate;
 use bicorn_reactor::scoreboard::Slot as Row;
@@ -67,9 +66,7 @@ impl Application for Front {
     }
 
     fn siblings(&self) -> (usize, usize) {
-        self.wsgi
-            .siblings()
-            .fold((0, 0), |(count, open), row| (count + 1, open + row.connections.load(Relaxed) as usize))
+        self.wsgi.share()
     }
 
     fn has_ready_sibling(&self) -> bool {

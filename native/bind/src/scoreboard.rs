@@ -136,10 +136,18 @@ impl Slot {
         self.row().rests(true);
     }
 
-    /// How many other workers are in this state and take connections over, and how many connections they have.
+    /// Whether another worker is in this state and takes connections over.
+    fn has_sibling(&self, state: u64) -> bool {
+        self.siblings(state).next().is_some()
+    }
+
+    /// Among how many others in this state connections can be shared out, and how many they have: whoever is held up
+    /// is left out.
     #[pyo3(name = "siblings")]
-    fn count_siblings(&self, state: u64) -> (usize, usize) {
+    pub fn share(&self, state: u64) -> (usize, usize) {
+        let now_ns = monotonic_ns();
         self.siblings(state)
+            .filter(|row| !row.is_held_up(now_ns))
             .fold((0, 0), |(count, open), row| (count + 1, open + row.connections.load(Relaxed) as usize))
     }
 

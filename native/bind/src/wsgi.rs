@@ -124,14 +124,19 @@ impl Wsgi {
         self.setup.slot.row()
     }
 
+    /// The same, to keep.
+    pub fn shared_slot(&self) -> Slot {
+        self.setup.slot.clone()
+    }
+
     /// The rows of the workers that connections can be handed over to.
     pub fn siblings(&self) -> impl Iterator<Item = &Row> {
         self.setup.slot.siblings(self.setup.ready_state)
     }
 
-    /// The same, to keep.
-    pub fn shared_slot(&self) -> Slot {
-        self.setup.slot.clone()
+    /// See `Slot::share`.
+    pub fn share(&self) -> (usize, usize) {
+        self.setup.slot.share(self.setup.ready_state)
     }
 
     /// The value of the Server field.

@@ -32,7 +32,7 @@ const EVICTIONS: usize = 16;
 /// Why no connection is accepted just now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Closed {
-    /// Descriptors or memory have run out; accepting begins again at this time.
+    /// Descriptors or memory have run out, or siblings are to have what comes; accepting begins again at this time.
     pub until_ms: Option<u64>,
     /// As many connections are open as may be.
     pub full: bool,

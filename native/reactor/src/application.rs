@@ -75,7 +75,7 @@ pub trait Application: Sized {
     /// How many other workers that take connections over have nothing to do.
     fn idle_siblings(&self) -> usize;
 
-    /// How many other workers take connections over, and how many connections they have together.
+    /// How many other workers take connections over and are not held up, and how many connections they have together.
     fn siblings(&self) -> (usize, usize);
 
     /// Whether there is another worker that takes connections over, and goes on.

@@ -14,6 +14,12 @@ pub const HISTOGRAM_BUCKETS: usize = 28;
 /// Bytes kept of the current request's method and target, enough to name it in a log line.
 pub const REQUEST_TEXT_BYTES: usize = 256;
 
+/// A worker that has shown no life for so long is held up; every loop shows it twice in this time.
+const SILENT_NS: u64 = 2_500_000_000;
+
+/// So is one whose requests take this long.
+const HELD_UP_NS: u64 = 250_000_000;
+
 /// A row. `repr(C)` and zero-initialised: a fresh anonymous mapping is a valid row.
 #[repr(C, align(64))]
 #[derive(Debug)]
@@ -227,6 +233,16 @@ impl Slot {
         self.resting.load(Relaxed) != 0 && self.running.load(Relaxed) < self.capacity.load(Relaxed)
     }
 
+    /// Whether this worker would be long in running a job: it shows no life, or all that it can run at once runs, and
+    /// the last of them has done so for some time.
+    pub fn is_held_up(&self, now_ns: u64) -> bool {
+        let age_ns = |since_ns: &AtomicU64| now_ns.saturating_sub(since_ns.load(Relaxed));
+        let is_full = self.running.load(Relaxed) >= self.capacity.load(Relaxed);
+        let is_in_one = self.request.started_ns.load(Relaxed) != 0;
+        age_ns(&self.heartbeat_ns) > SILENT_NS
+            || is_full && is_in_one && age_ns(&self.request.started_ns) > HELD_UP_NS
+    }
+
     /// A complete request has waited this long for the application.
     pub fn request_waited(&self, waited_ns: u64) {
         let waited_us = waited_ns / 1_000;
@@ -303,6 +319,23 @@ mod tests {
         assert_eq!(slot.status_classes[3].load(Relaxed), 1);
         // 4999 µs lie between 2^12 and 2^13.
         assert_eq!(slot.latency[13].load(Relaxed), 1);
+    }
+
+    #[test]
+    fn a_worker_is_held_up_in_a_long_request_or_without_a_sign_of_life() {
+        let slot = Slot::default();
+        slot.capacity.store(1, Relaxed);
+        let now_ns = 10 * SILENT_NS;
+        assert!(slot.is_held_up(now_ns));
+        slot.beat(now_ns);
+        assert!(!slot.is_held_up(now_ns + SILENT_NS) && slot.is_held_up(now_ns + SILENT_NS + 1));
+        slot.request_entered(now_ns, b"GET", b"/");
+        assert!(!slot.is_held_up(now_ns + HELD_UP_NS + 1), "another could run beside it");
+        slot.job_left();
+        assert!(!slot.is_held_up(now_ns + HELD_UP_NS) && slot.is_held_up(now_ns + HELD_UP_NS + 1));
+        slot.job_came_back();
+        slot.request_left(now_ns, now_ns + 1, 200);
+        assert!(!slot.is_held_up(now_ns + HELD_UP_NS + 1));
     }
 
     #[test]

@@ -30,7 +30,7 @@ BUSY: Final = 0.2
 #: The least difference to an even share that is worth moving connections for; otherwise a quarter of it is.
 SURPLUS_MIN: Final = 8
 
-#: Connections that are moved at a time: each costs some 50 µs.
+#: Connections that are moved at a time.
 MOVES_MAX: Final = 64
 
 #: How long a worker that has given connections away takes none, in seconds.
@@ -67,8 +67,7 @@ class Siblings:
         self._used = time.process_time()
 
     def _are_ready(self) -> bool:
-        count, _ = self._slot.siblings(SlotState.READY)
-        return count > 0
+        return self._slot.has_sibling(SlotState.READY)
 
     # -- taking ----------------------------------------------------------------------------------
 

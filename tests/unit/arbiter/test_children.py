@@ -57,8 +57,10 @@ def test_a_look_at_the_siblings_touches_the_slots_that_were_taken_only() -> None
     board.slot(2).take()
     board.slot(2).state = SlotState.READY
     before = shared_bytes()
-    assert slot.siblings(SlotState.READY) == (0, 0)
     board.slot(2).take_over(1)
+    assert slot.has_sibling(SlotState.READY)
+    assert slot.siblings(SlotState.READY) == (0, 0), "it has shown no sign of life yet"
+    board.slot(2).beat()
     assert slot.siblings(SlotState.READY) == (1, 0)
     assert slot.siblings(SlotState.DRAINING) == (0, 0)
     assert shared_bytes() - before < 100_000  # Of 70 MB.
