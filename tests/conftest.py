@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness.gate import Gate
+from harness.overload import Connect
 from harness.server import Serve
 
 
@@ -30,3 +32,10 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     made = Gate(directory)
     yield made
     made.close()
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Open connections that are closed at the end of the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda server: stack.enter_context(server.connect())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +11,6 @@ import pytest
 
 from harness.server import DEADLINE_S, Output, Serve, Server
 from workers.classes import LOOPS
-
-Connect = Callable[[Server], socket.socket]
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +27,6 @@ def routes(request: pytest.FixtureRequest, serve_module: Serve) -> Server:
     if request.param == "uvloop":
         pytest.importorskip("uvloop")
     return serve_module("asgi_routes:app", "-k", "asgi", "--asgi-loop", request.param)
-
-
-@pytest.fixture
-def connect() -> Iterator[Connect]:
-    """Open connections that are closed at the end of the test."""
-    with contextlib.ExitStack() as stack:
-        yield lambda server: stack.enter_context(server.connect())
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.answers import Answer, AnswerReader
+from harness.answers import AnswerReader
 from harness.gate import Gate
+from harness.overload import Connect, ask, is_sent_away, wait_for_nothing
 from harness.server import Serve, Server
 from workers.classes import LOOPS
 
-GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 Start = Callable[..., Server]
-Connect = Callable[[Server], socket.socket]
 
 
 @pytest.fixture(params=LOOPS)
@@ -41,25 +40,6 @@ def idle(connect: Connect) -> Connect:
         return sock
 
     return opened
-
-
-def ask(sock: socket.socket, *paths: str) -> AnswerReader:
-    """Send requests, and leave their answers for later."""
-    sock.sendall(b"".join(GET % path.encode() for path in paths))
-    return AnswerReader(sock)
-
-
-def wait_for_nothing(sock: socket.socket, seconds: float = 0.8) -> None:
-    """Let the request on this connection wait for so long, and its client with it."""
-    sock.settimeout(seconds)
-    with pytest.raises(TimeoutError):
-        sock.recv(1)
-    sock.settimeout(20)
-
-
-def is_sent_away(answer: Answer) -> bool:
-    """Whether an answer says that there is too much to do."""
-    return (answer.status, answer.header("Retry-After"), answer.header("Connection")) == (503, "1", "close")
 
 
 def test_no_request_of_a_loop_has_a_deadline(routes: Server) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import select
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness.answers import Answer, AnswerReader
+from harness.answers import AnswerReader
 from harness.gate import Gate
+from harness.overload import Connect, ask, is_sent_away, wait_for_nothing
 from harness.server import DEADLINE_S, Serve, Server, wait_until
 
 APP = (Path(__file__).parents[1] / "compat" / "projects" / "tornado_app.py").read_text()
-GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
 Start = Callable[..., Server]
 
 
@@ -28,40 +27,6 @@ def start(serve: Serve, gate: Gate) -> Start:
         return serve(app, *arguments, env=gate.env, files={"tornado_app.py": APP}, **options)  # type: ignore[arg-type]  # passed on
 
     return started
-
-
-@pytest.fixture
-def connect(request: pytest.FixtureRequest) -> Callable[[Server], socket.socket]:
-    """Open connections that end with the test."""
-
-    def opened(server: Server) -> socket.socket:
-        sock = server.connect()
-        request.addfinalizer(sock.close)
-        return sock
-
-    return opened
-
-
-def ask(sock: socket.socket, *paths: str) -> AnswerReader:
-    """Send requests, and leave their answers for later."""
-    sock.sendall(b"".join(GET % path.encode() for path in paths))
-    return AnswerReader(sock)
-
-
-def wait_for_nothing(sock: socket.socket, seconds: float = 0.8) -> None:
-    """Let the request on this connection wait for so long, and its client with it."""
-    sock.settimeout(seconds)
-    with pytest.raises(TimeoutError):
-        sock.recv(1)
-    sock.settimeout(DEADLINE_S)
-
-
-def is_sent_away(answer: Answer) -> bool:
-    """Whether an answer says that there is too much to do."""
-    return (answer.status, answer.header("Retry-After"), answer.header("Connection")) == (503, "1", "close")
-
-
-Connect = Callable[[Server], socket.socket]
 
 
 def test_a_request_that_waited_for_the_loop_is_sent_away(start: Start, gate: Gate, connect: Connect) -> None:
