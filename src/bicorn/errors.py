@@ -28,7 +28,14 @@ class BicornError(Exception):
 
 
 class ConfigError(BicornError):
-    """A setting is wrong: its name, its value, or a combination; says where the value came from."""
+    """A setting is wrong: its name, its value, or a combination; says where the value came from.
+
+    There may be several faults at once.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
 
 
 class BindError(BicornError):

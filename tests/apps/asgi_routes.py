@@ -136,6 +136,13 @@ async def raise_late(scope: Message, receive: Receive, send: Send) -> None:
     raise ValueError("in the middle")
 
 
+async def raise_answered(scope: Message, receive: Receive, send: Send) -> None:
+    """Answer, and raise then, as the handlers of frameworks do for what they have answered 500."""
+    await send(start(500))
+    await send(body(b"sorry"))
+    raise ValueError("at the end")
+
+
 async def nothing(scope: Message, receive: Receive, send: Send) -> None:
     """Return without an answer."""
 
@@ -469,8 +476,8 @@ ROUTES: dict[str, Callable[[Message, Receive, Send], Awaitable[None]]] = {
     function.__name__: function
     for function in (
         hello, scope, echo, mirror, ignore, stream, status, length, bad_header, raise_early, raise_started,
-        raise_late, nothing, out_of_order, show_events, after_end, wait_for_disconnect, stubborn, endless,
-        background, release, held, block, tasks, timeouts, cancel_itself, leave, other_exit, until_left,
+        raise_late, raise_answered, nothing, out_of_order, show_events, after_end, wait_for_disconnect, stubborn,
+        endless, background, release, held, block, tasks, timeouts, cancel_itself, leave, other_exit, until_left,
         until_raised, hints, trailers, pathsend, pathsend_fails, zerocopysend, buffers, as_coroutines, impatient,
         slow_reader, memory, deadline, shared,
     )

@@ -81,6 +81,15 @@ def test_a_failure_after_the_first_byte_breaks_the_connection(routes: Server) ->
     routes.wait_for_log(r"request GET /raise-late after its response had begun")
 
 
+def test_a_failure_after_the_whole_response_leaves_the_connection(routes: Server) -> None:
+    with routes.connection() as (sock, reader):
+        for _ in range(2):
+            sock.sendall(b"GET /raise-answered HTTP/1.1\r\nHost: h\r\n\r\n")
+            answer = reader.read_answer()
+            assert (answer.status, answer.body) == (500, b"sorry")
+    routes.wait_for_log(r"(?s)request GET /raise-answered after its response had ended\n.*ValueError: at the end")
+
+
 def test_where_the_end_is_a_close_a_failure_is_a_reset(routes: Server) -> None:
     with routes.connection() as (sock, reader):
         sock.sendall(b"GET /raise-late HTTP/1.0\r\n\r\n")

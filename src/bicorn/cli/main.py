@@ -20,7 +20,7 @@ from bicorn.cli.launch import DaemonArbiter, leave_terminal
 from bicorn.compat import namespace
 from bicorn.config import Settings, load_settings
 from bicorn.config.values import current_directory
-from bicorn.errors import AppImportError, BicornError, ExitCode
+from bicorn.errors import AppImportError, BicornError, ConfigError, ExitCode
 from bicorn.observe.log import load_logger_class
 from bicorn.workers.registry import load_worker_class
 
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except BicornError as error:
-        print(f"bicorn: {error}", file=sys.stderr, flush=True)
+        for fault in error.faults if isinstance(error, ConfigError) else [error]:
+            print(f"bicorn: {fault}", file=sys.stderr, flush=True)
         return int(error.exit_code)
     except KeyboardInterrupt:
         # Before the arbiter took over the signals; there is nothing to stop yet.

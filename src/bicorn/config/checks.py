@@ -26,7 +26,7 @@ def check(settings: Settings) -> None:
     """Raise all faults at once, a line each, which names the setting and its source."""
     faults = list(_faults(settings))
     if faults:
-        raise ConfigError("\n".join(faults))
+        raise ConfigError(*faults)
 
 
 def _faults(settings: Settings) -> Iterator[str]:

@@ -118,7 +118,9 @@ class Setting(Generic[T]):
 
     def show(self, value: object) -> str:
         """Give a value as `--print-config` prints it."""
-        return called(value) if callable(value) else str(value)
+        if callable(value):
+            return called(value)
+        return str(_written(value))
 
 
 def called(value: object) -> str:
@@ -128,8 +130,16 @@ def called(value: object) -> str:
 
 def shown(raw: object) -> str:
     """Give a value as an error shows it, cut where it is long."""
-    text = called(raw) if callable(raw) else repr(raw)
+    text = called(raw) if callable(raw) else repr(_written(raw))
     return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "..."
+
+
+def _written(value: object) -> object:
+    """Give a host with its port (statsd_host) as it is written, and anything else as it is."""
+    match value:
+        case (str(host), int(port)) if not isinstance(port, bool):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return value
 
 
 class Options:

@@ -359,10 +359,8 @@ class AsgiWorker(Worker):
 
     # -- what the native side tells ------------------------------------------------------------
 
-    def application_failed(
-        self, error: BaseException, scope: dict[str, Any] | None, answered: bool, fatal: bool
-    ) -> None:
-        """The application raised. `answered`: its response had begun. `fatal`: it wants to end the process."""
+    def application_failed(self, error: BaseException, scope: dict[str, Any] | None, when: str, fatal: bool) -> None:
+        """The application raised. `when`: how far its response was. `fatal`: it wants to end the process."""
         if fatal and not self.alive:
             return  # One of our own signal handlers, which said so already.
         if fatal:
@@ -373,8 +371,7 @@ class AsgiWorker(Worker):
         if isinstance(error, asyncio.CancelledError):
             self.log.info("Request %s was cancelled", _line(scope))
             return
-        suffix = " after its response had begun" if answered else ""
-        self.log.error("Error handling request %s%s", _line(scope), suffix, exc_info=error)
+        self.log.error("Error handling request %s%s", _line(scope), when, exc_info=error)
 
     def response_missing(self, scope: dict[str, Any] | None, answered: bool) -> None:
         """The application returned before its response was complete."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bicorn.cli.main import main
 from bicorn.config import Settings
 from bicorn.errors import ConfigError
 
@@ -111,6 +112,19 @@ def test_every_fault_is_told_at_once(load: Load) -> None:
     with pytest.raises(ConfigError) as caught:
         load("-b", "8000", "-e", "NAME", "--keyfile", "k")
     assert [line.split(" = ")[0] for line in str(caught.value).splitlines()] == ["keyfile", "bind", "raw_env"]
+
+
+def test_every_fault_begins_with_the_name_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-b", "8000", "-e", "NAME", "hello:app"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" = ")[0] for line in lines] == ["bicorn: bind", "bicorn: raw_env"]
+
+
+def test_the_address_of_statsd_is_shown_as_it_is_written(load: Load) -> None:
+    for written, shown in (("stats", "stats:8125"), ("[::1]:99", "[::1]:99"), ("unix:///run/s", "/run/s")):
+        with pytest.raises(ConfigError) as caught:
+            load("--statsd-host", written)
+        assert str(caught.value).startswith(f"statsd_host = '{shown}' (--statsd-host) asks for")
 
 
 def test_something_has_to_be_listened_on(load: Load) -> None:

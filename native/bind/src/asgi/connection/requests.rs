@@ -25,7 +25,7 @@ impl Conn {
         match error {
             ScopeError::Refused(refusal) => self.refuse(py, refusal),
             ScopeError::Python(error) => {
-                self.shared.application_failed(py, error, None, false);
+                self.shared.application_failed(py, error, None, "");
                 self.send_error(py, 500, true);
                 self.linger(py);
             }

@@ -74,7 +74,13 @@ impl Exchange {
         let status = match result {
             Err(error) if gone && state.shared.is_of_disconnect(py, &error) => CLIENT_CLOSED_REQUEST,
             Err(error) => {
-                state.shared.application_failed(py, error, scope, answered);
+                // A framework may raise again what it has answered itself, for the server's log.
+                let when = match (complete, answered) {
+                    (true, _) => " after its response had ended",
+                    (false, true) => " after its response had begun",
+                    (false, false) => "",
+                };
+                state.shared.application_failed(py, error, scope, when);
                 500
             }
             // It was told, and has nobody to answer.

@@ -36,7 +36,7 @@ impl Exchange {
         let state = self.state.get(py);
         if !gone || !state.shared.is_of_disconnect(py, &error) {
             let scope = state.scope.borrow().as_ref().map(|scope| scope.clone_ref(py));
-            state.shared.application_failed(py, error, scope, true);
+            state.shared.application_failed(py, error, scope, " after its response had begun");
         }
     }
 }

@@ -356,18 +356,12 @@ impl Shared {
 
     /// The application raised.
     #[cold]
-    pub fn application_failed(
-        &self,
-        py: Python<'_>,
-        error: PyErr,
-        scope: Option<Py<PyDict>>,
-        answered: bool,
-    ) {
+    pub fn application_failed(&self, py: Python<'_>, error: PyErr, scope: Option<Py<PyDict>>, when: &str) {
         let value = error.value(py).clone().into_any();
         if let Some(traceback) = error.traceback(py) {
             let _ = value.setattr(intern!(py, "__traceback__"), traceback);
         }
         let fatal = crate::wsgi::ends_process(py, &error);
-        self.report(py, "application_failed", (value, scope, answered, fatal));
+        self.report(py, "application_failed", (value, scope, when, fatal));
     }
 }
