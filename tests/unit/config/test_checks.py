@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bicorn.cli.main import main
 from bicorn.config import Settings
 from bicorn.errors import ConfigError
 
@@ -114,9 +115,11 @@ def test_every_fault_is_told_at_once(load: Load) -> None:
     assert [line.split(" = ")[0] for line in str(caught.value).splitlines()] == ["keyfile", "bind", "raw_env"]
 
 
-def test_every_fault_begins_with_the_name_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-b", "8000", "-e", "NAME", "hello:app"]) == 1
-    lines = capsys.readouterr().err.splitlines()
+def test_every_fault_begins_with_the_name_of_the_command() -> None:
+    command = [sys.executable, "-m", "bicorn", "-b", "8000", "-e", "NAME", "hello:app"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
     assert [line.split(" = ")[0] for line in lines] == ["bicorn: bind", "bicorn: raw_env"]
 
 
