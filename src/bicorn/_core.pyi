@@ -223,6 +223,9 @@ class GreenLoop:
     def retire(self) -> None:
         """Accept nothing more, not even what waits already: a successor will. Safe in a signal handler."""
 
+    def begin_abort(self) -> None:
+        """The worker is about to die: answer what has no answer yet, and leave idle connections behind."""
+
     def stop(self) -> None:
         """End at once. Safe in a signal handler."""
 
@@ -300,6 +303,9 @@ class ThreadLoop:
 
     def retire(self) -> None:
         """Accept nothing more, not even what waits already: a successor will. Safe in a signal handler."""
+
+    def begin_abort(self) -> None:
+        """The worker is about to die: answer what has no answer yet, and leave idle connections behind."""
 
     def stop(self) -> None:
         """End at once. Safe in a signal handler."""

@@ -5,10 +5,10 @@
 //! Never      outlives its exchange in effect: once the answer is finished, a call says so and does nothing.
 //! Invariant  it owns its job's outbox while the job is inside the application, and only then.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
-use bicorn_reactor::{Flush, Gate, Outbox};
+use bicorn_reactor::{Flush, Outbox, Socket};
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::ffi::{self, PyMethodDef, PyMethodDefPointer};
 use pyo3::prelude::*;
@@ -35,8 +35,7 @@ pub struct WriteRules {
 
 struct Wire {
     outbox: Outbox<Chunk>,
-    socket: Arc<OwnedFd>,
-    gate: Option<Arc<Gate>>,
+    socket: Arc<Socket>,
 }
 
 /// The server's side of one exchange; as a Python object it is the `write` callable of PEP 3333.
@@ -84,8 +83,8 @@ impl Exchange {
 
     /// The application is entered: it may write.
     #[inline]
-    pub fn enter(&mut self, outbox: Outbox<Chunk>, socket: Arc<OwnedFd>, gate: Option<Arc<Gate>>) {
-        self.wire = Some(Wire { outbox, socket, gate });
+    pub fn enter(&mut self, outbox: Outbox<Chunk>, socket: Arc<Socket>) {
+        self.wire = Some(Wire { outbox, socket });
         self.thread = this_thread();
     }
 
@@ -96,7 +95,7 @@ impl Exchange {
     }
 
     /// The connection's socket, while the job is inside the application.
-    pub fn open_socket(&self) -> Option<&Arc<OwnedFd>> {
+    pub fn open_socket(&self) -> Option<&Arc<Socket>> {
         self.wire.as_ref().map(|wire| &wire.socket)
     }
 
@@ -115,8 +114,7 @@ impl Exchange {
     /// # Errors
     /// Its client was sent away because it took too long.
     pub fn take_connection(&mut self) -> PyResult<()> {
-        let gate = self.wire.as_ref().and_then(|wire| wire.gate.as_ref());
-        if !self.taken && gate.is_some_and(|gate| !gate.take()) {
+        if !self.taken && self.wire.as_ref().is_some_and(|wire| !wire.socket.gate.take()) {
             return Err(PyOSError::new_err(
                 "the request took longer than `timeout` and was answered with 504",
             ));
@@ -210,9 +208,9 @@ impl Exchange {
     }
 
     /// Gives the kernel what it takes; the socket, if the caller has to wait until it takes more.
-    fn flush(&mut self) -> PyResult<Option<Arc<OwnedFd>>> {
-        let Some(Wire { outbox, socket, gate }) = &mut self.wire else { return Ok(None) };
-        if gate.as_ref().is_some_and(|gate| !gate.pass()) {
+    fn flush(&mut self) -> PyResult<Option<Arc<Socket>>> {
+        let Some(Wire { outbox, socket }) = &mut self.wire else { return Ok(None) };
+        if !socket.gate.pass() {
             return Err(os_error(Errno::TIMEDOUT)); // Its client was told so long ago.
         }
         let sent = &mut self.sent_early;
@@ -244,14 +242,14 @@ fn send_now(exchange: &Bound<'_, Exchange>) -> PyResult<()> {
 }
 
 impl WriteRules {
-    fn wait_writable(&self, py: Python<'_>, socket: &OwnedFd) -> PyResult<()> {
+    fn wait_writable(&self, py: Python<'_>, socket: &Socket) -> PyResult<()> {
         let Some(wait) = &self.wait else { return self.poll_writable(py, socket) };
         let seconds = self.patience_ms as f64 / 1_000.0;
         let ready = wait.bind(py).call1((socket.as_raw_fd(), seconds))?.is_truthy()?;
         if ready { Ok(()) } else { Err(os_error(Errno::TIMEDOUT)) }
     }
 
-    fn poll_writable(&self, py: Python<'_>, socket: &OwnedFd) -> PyResult<()> {
+    fn poll_writable(&self, py: Python<'_>, socket: &Socket) -> PyResult<()> {
         let patience = Timespec {
             tv_sec: (self.patience_ms / 1_000) as i64,
             tv_nsec: (self.patience_ms % 1_000 * 1_000_000) as i64,

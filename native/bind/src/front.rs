@@ -86,6 +86,10 @@ impl Application for Front {
         });
     }
 
+    fn answer_late(&mut self, outbox: &mut Outbox<Chunk>, with_body: bool) {
+        push_error(outbox, 504, self.wsgi.server(), self.date.now(), with_body);
+    }
+
     fn arrival(&self, socket: BorrowedFd<'_>) -> Arrival {
         arrival(socket)
     }

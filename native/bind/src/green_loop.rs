@@ -5,6 +5,7 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use bicorn_reactor::{Crew, Job, Next, Order, Orders, Waiter};
 use pyo3::exceptions::PyRuntimeError;
@@ -13,6 +14,7 @@ use pyo3::prelude::*;
 use crate::access::AccessLog;
 use crate::deadline::{Patience, watch_thread};
 use crate::front::Front;
+use crate::late::look_after;
 use crate::options::{Listener, Options, Parts, Site};
 use crate::scoreboard::Slot;
 use crate::sync_loop::Ended;
@@ -32,7 +34,7 @@ impl Waiter for Hurried {
 }
 
 struct Shared {
-    crew: Crew<Front>,
+    crew: Arc<Crew<Front>>,
     wsgi: Arc<Wsgi>,
     orders: Arc<Orders>,
 }
@@ -42,6 +44,8 @@ struct Shared {
 pub struct GreenLoop {
     shared: Arc<Shared>,
     descriptor: i32,
+    /// Looks whether the hub is stuck, until the loop has ended.
+    watch: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[pymethods]
@@ -62,11 +66,12 @@ impl GreenLoop {
     ) -> PyResult<Self> {
         let slot = slot.clone();
         let site = Site { app, worker, slot, listeners, options, access, wake_fd, lifeline_fd };
-        let Parts { server, wsgi, orders } = site.build(py)?;
+        let Parts { server, wsgi, orders, overtime } = site.build(py)?;
         let descriptor = server.set().as_raw_fd();
-        let crew = Crew::new(server, Arc::clone(&orders), 1).map_err(Ended::from)?;
+        let crew = Arc::new(Crew::new(server, Arc::clone(&orders), 1).map_err(Ended::from)?);
+        let watch = Mutex::new(Some(look_after(Arc::clone(&crew), overtime)?));
         watch_thread(Patience::Endless);
-        Ok(Self { shared: Arc::new(Shared { crew, wsgi, orders }), descriptor })
+        Ok(Self { shared: Arc::new(Shared { crew, wsgi, orders }), descriptor, watch })
     }
 
     /// The descriptor that is readable when there is something to do.
@@ -76,7 +81,7 @@ impl GreenLoop {
 
     /// Does what there is to do: the jobs that have come of it, and the seconds after which to step again
     /// even if the descriptor is silent; none when the loop has ended. Raises what ended it early.
-    fn step(&self) -> PyResult<(Vec<GreenJob>, Option<f64>)> {
+    fn step(&self, py: Python<'_>) -> PyResult<(Vec<GreenJob>, Option<f64>)> {
         let Shared { crew, wsgi, .. } = &*self.shared;
         let mut jobs = Vec::new();
         // Held already: something that the loop calls has switched greenlets, and this one came by.
@@ -88,6 +93,7 @@ impl GreenLoop {
                 Next::Idle(wait) => return Ok((jobs, Some(wait.as_secs_f64()))),
                 Next::Ended => {
                     drop(server);
+                    self.end(py);
                     return match wsgi.fatal().take() {
                         Some(error) => Err(error),
                         None => Ok((jobs, None)),
@@ -107,9 +113,23 @@ impl GreenLoop {
         self.shared.orders.give(Order::Retire);
     }
 
+    /// The worker is about to die because its hub is stuck: every request that has no answer yet gets one, and idle
+    /// connections are left to the next worker.
+    fn begin_abort(&self) {
+        self.shared.crew.give_up();
+    }
+
     /// End at once. Safe in a signal handler.
     fn stop(&self) {
         self.shared.orders.give(Order::Stop);
+    }
+}
+
+impl GreenLoop {
+    fn end(&self, py: Python<'_>) {
+        self.shared.crew.end();
+        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        py.detach(|| watch.map(JoinHandle::join).map(drop));
     }
 }
 

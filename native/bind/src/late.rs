@@ -1,96 +1,130 @@
 //! The answer to a request that takes too long, by whoever is not stuck in it.
 //!
-//! Owns       the 504, and the moment from which a worker of one thread cannot give it by itself.
+//! Owns       the 504 for one request, and the moment from which a worker cannot answer by itself.
 //! Never      needs the interpreter lock: the application may hold it, and never let go.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bicorn_reactor::clock::{HttpDate, monotonic_ns};
-use bicorn_reactor::{Crew, Gate, Orders, Outbox, Waiter};
+use bicorn_reactor::{Crew, Outbox, Socket, Waiter};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::chunk::Chunk;
 use crate::front::Front;
 use crate::scoreboard::Slot;
+use crate::unsignalled::spawn_unsignalled;
 use crate::wsgi::push_error;
 
 /// How long after `timeout` the application may still be broken off from within: the arbiter asks for that, and
 /// kills the worker a second later.
-const ABORT: Duration = Duration::from_millis(500);
+const ABORT_NS: u64 = 500_000_000;
 
-/// How often to look whether that is over, in milliseconds.
+/// For how long the same sign of life must have been the last one here as well: a process that was stopped for a
+/// while is not one that is stuck.
+const SEEN_NS: u64 = 200_000_000;
+
+/// How often to look whether it is over, in milliseconds.
 const LOOK_MS: u64 = 250;
 
+/// Between two looks that nothing else hangs on than when the worker begins to drain.
+const REST_NS_MAX: u64 = 500_000_000;
+
 /// A 504 to a client whose application has not answered in time; `request` is its method and target.
-pub fn answer_late(socket: &OwnedFd, server: &[u8], request: &[u8]) {
+pub fn answer_late(socket: &Socket, server: &[u8], request: &[u8]) {
     let mut outbox = Outbox::<Chunk>::default();
     let with_body = !request.starts_with(b"HEAD ");
     push_error(&mut outbox, 504, server, HttpDate::default().now(), with_body);
-    // Nothing else is on its way: a socket that does not take so little is broken.
-    let _ = outbox.flush(socket.as_fd(), |_| {});
-    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write);
+    bicorn_reactor::late::send_last(socket, &mut outbox);
 }
 
-/// What the watch of a worker of one thread knows about the request in it.
+/// How long a worker may be silent, and leaving.
+#[derive(Clone, Copy)]
+pub struct Patience {
+    /// `timeout`, 0 for none.
+    pub timeout: Duration,
+    /// `graceful_timeout`.
+    pub graceful: Duration,
+    /// The state of a worker that was told to drain.
+    pub draining_state: u64,
+}
+
+/// Sees when a worker is about to be killed because it gives no sign of life.
 pub struct Overtime {
     slot: Slot,
-    orders: Arc<Orders>,
-    gate: Arc<Gate>,
-    /// The Server field of its answers.
-    server: Vec<u8>,
-    /// None if a request may take as long as it likes.
-    limit: Option<Duration>,
-    /// The application is stuck, and nothing has been done about it.
-    is_stuck: bool,
-    /// When the request entered about which everything has been done.
+    patience: Patience,
+    /// The last sign of life, and when it was first seen here.
+    beat_ns: u64,
+    seen_ns: u64,
+    /// When the worker was first seen to drain; 0 before.
+    draining_ns: u64,
+    /// The last sign of life before everything was done that can be.
     done_ns: u64,
 }
 
 impl Overtime {
-    /// `timeout` is 0 for none.
-    pub fn new(slot: Slot, orders: Arc<Orders>, gate: Arc<Gate>, server: Vec<u8>, timeout: Duration) -> Self {
-        let limit = (!timeout.is_zero()).then(|| timeout + ABORT);
-        Self { slot, orders, gate, server, limit, is_stuck: false, done_ns: 0 }
+    /// A look at the worker that has this row of the scoreboard.
+    pub fn new(slot: Slot, patience: Patience) -> Self {
+        Self { slot, patience, beat_ns: 0, seen_ns: 0, draining_ns: 0, done_ns: u64::MAX }
     }
 
-    fn look(&mut self) {
+    /// Whether nothing is to be expected of the worker any more, and nothing has been done about it.
+    pub fn is_over(&mut self) -> bool {
+        let now_ns = monotonic_ns();
         let row = self.slot.row();
-        let started_ns = row.request.started_ns.load(Relaxed);
-        let Some(limit) = self.limit.filter(|_| started_ns != 0 && started_ns != self.done_ns) else {
-            return;
-        };
-        let silent_ns = monotonic_ns().saturating_sub(row.heartbeat_ns.load(Relaxed));
-        if silent_ns > limit.as_nanos() as u64 && !self.gate.is_taken() {
-            self.done_ns = started_ns;
-            self.is_stuck = true;
-            self.orders.ring(); // This thread is to let go of the loop.
+        let beat_ns = row.heartbeat_ns.load(Relaxed);
+        if self.draining_ns == 0 && row.state.load(Relaxed) == self.patience.draining_state {
+            self.draining_ns = now_ns;
         }
+        if beat_ns != self.beat_ns {
+            (self.beat_ns, self.seen_ns) = (beat_ns, now_ns);
+        }
+        let is_silent = now_ns >= self.due_ns() && now_ns - self.seen_ns >= SEEN_NS;
+        is_silent && self.done_ns != beat_ns && !self.patience.timeout.is_zero()
     }
 
-    /// Does what can be done if the application is stuck: answers its client, and leaves other connections to the
-    /// worker that follows.
-    pub fn help(&mut self, crew: &Crew<Front>) {
-        if !self.is_stuck {
-            return;
+    /// Everything has been done.
+    pub fn settle(&mut self) {
+        self.done_ns = self.beat_ns;
+    }
+
+    /// When the application cannot be broken off any more.
+    fn due_ns(&self) -> u64 {
+        let silent_ns = self.beat_ns.saturating_add(self.patience.timeout.as_nanos() as u64) + ABORT_NS;
+        // A worker that drains is not killed for its silence.
+        let leaving_ns = self.draining_ns.saturating_add(self.patience.graceful.as_nanos() as u64);
+        let leaving_ns = leaving_ns.saturating_sub(REST_NS_MAX + ABORT_NS);
+        if self.draining_ns == 0 { silent_ns } else { silent_ns.max(leaving_ns) }
+    }
+
+    /// How long nothing can have come of another look.
+    pub fn rest(&self) -> Duration {
+        let rest_ns = self.due_ns().saturating_sub(monotonic_ns());
+        Duration::from_nanos(rest_ns.clamp(LOOK_MS * 500_000, REST_NS_MAX))
+    }
+
+    /// Looks, and has the loop give up if it is over.
+    pub fn look(&mut self, crew: &Crew<Front>) {
+        if self.is_over() && crew.give_up() {
+            self.settle();
         }
-        let Some(mut server) = crew.try_take() else { return };
-        self.is_stuck = false;
-        if let Some((token, socket)) = server.departed() {
-            if self.gate.shut() {
-                answer_late(&socket, &self.server, &self.slot.row().request.text());
-            }
-            server.write_off(token);
-        }
-        server.leave_idle_behind();
     }
 }
 
-impl Waiter for Overtime {
+/// Who stands in for a thread that is inside the application, and looks meanwhile whether it is stuck there.
+pub struct Lookout<'a> {
+    /// The loop.
+    pub crew: &'a Crew<Front>,
+    /// When it is over.
+    pub overtime: Overtime,
+}
+
+impl Waiter for Lookout<'_> {
     fn wait<R>(&mut self, block: impl FnOnce() -> R) -> R {
         let result = block();
-        self.look();
+        self.overtime.look(self.crew);
         result
     }
 
@@ -101,4 +135,17 @@ impl Waiter for Overtime {
     fn proves_life(&self) -> bool {
         false
     }
+}
+
+/// Looks after a loop that is stepped by somebody who may be stuck, from a thread of its own, until it has ended.
+pub fn look_after(crew: Arc<Crew<Front>>, mut overtime: Overtime) -> std::io::Result<JoinHandle<()>> {
+    let look = move || {
+        while !crew.has_ended() {
+            let rest = overtime.rest();
+            let rest = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
+            let _ = poll(&mut [PollFd::new(crew.watch_bell(), PollFlags::IN)], Some(&rest));
+            overtime.look(&crew);
+        }
+    };
+    spawn_unsignalled("bicorn-watch", look)
 }

@@ -6,6 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use bicorn_reactor::{Core, Handover, Orders, Server, Sources, Spool, SpoolRules, Timeouts};
 use pyo3::exceptions::PyOSError;
@@ -16,6 +17,7 @@ use crate::access::AccessLog;
 use crate::environ::EnvironRules;
 use crate::exchange::WriteRules;
 use crate::front::Front;
+use crate::late::{Overtime, Patience};
 use crate::scoreboard::Slot;
 use crate::wire_options::{WireOptions, milliseconds};
 use crate::wsgi::{Wsgi, WsgiSetup};
@@ -62,6 +64,9 @@ struct DriverOptions {
     /// How a greenlet waits for a slow reader: see `WriteRules`.
     wait_writable: Option<Py<PyAny>>,
     queue_timeout: f64,
+    timeout: f64,
+    draining_state: u64,
+    graceful_timeout: f64,
     limit_concurrency: usize,
     gc_out_of_band: u64,
 }
@@ -153,6 +158,8 @@ pub struct Parts {
     pub wsgi: Arc<Wsgi>,
     /// What it is told.
     pub orders: Arc<Orders>,
+    /// When it is about to be killed.
+    pub overtime: Overtime,
 }
 
 impl Site {
@@ -190,6 +197,14 @@ impl Site {
                 requests_between_collections: options.gc_out_of_band,
             },
         )?);
+        let overtime = Overtime::new(
+            wsgi.shared_slot(),
+            Patience {
+                timeout: Duration::from_secs_f64(options.timeout),
+                graceful: Duration::from_secs_f64(options.graceful_timeout),
+                draining_state: options.draining_state,
+            },
+        );
         let front = Front::new(Arc::clone(&wsgi), proxies);
         let mut core = Core::new(front, rules, timeouts, spool, options.max_requests);
         core.proxy = proxy;
@@ -219,6 +234,6 @@ impl Site {
             connections_max: options.connections_max,
         };
         let server = Server::new(core, sources).map_err(unusable("cannot watch the listeners"))?;
-        Ok(Parts { server, wsgi, orders })
+        Ok(Parts { server, wsgi, orders, overtime })
     }
 }

@@ -1,10 +1,10 @@
 //! The loop of the `sync` worker: one application call at a time, on the main thread.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bicorn_reactor::{Crew, Gate, Order, Orders, Task, Watch};
+use bicorn_reactor::{Crew, Order, Orders, Watch};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,7 +14,7 @@ use crate::access::AccessLog;
 use crate::attached::Attached;
 use crate::deadline::{Patience, watch_thread};
 use crate::front::Front;
-use crate::late::Overtime;
+use crate::late::{Lookout, Overtime};
 use crate::options::{Listener, Options, Parts, Site};
 use crate::scoreboard::Slot;
 use crate::unsignalled::spawn_unsignalled;
@@ -51,10 +51,11 @@ impl From<Ended> for PyErr {
 struct Watchman(JoinHandle<()>);
 
 impl Watchman {
-    fn start(crew: &Arc<Crew<Front>>, mut overtime: Overtime) -> std::io::Result<Self> {
+    fn start(crew: &Arc<Crew<Front>>, overtime: Overtime) -> std::io::Result<Self> {
         let crew = Arc::clone(crew);
         let watch = move || {
             let mut watch = Watch::new(&crew);
+            let mut lookout = Lookout { crew: &crew, overtime };
             while !crew.has_ended() {
                 let patience = watch
                     .patience()
@@ -64,12 +65,12 @@ impl Watchman {
                 if rung.is_err_and(|errno| errno != Errno::INTR) {
                     return;
                 }
-                match watch.turn(&mut overtime) {
+                match watch.turn(&mut lookout) {
                     Ok(true) => crew.pass_signal_on(),
                     Ok(false) => {}
                     Err(_) => return,
                 }
-                overtime.help(&crew);
+                lookout.overtime.look(&crew);
             }
         };
         spawn_unsignalled("bicorn-watch", watch).map(Self)
@@ -82,6 +83,8 @@ pub struct SyncLoop {
     crew: Arc<Crew<Front>>,
     wsgi: Arc<Wsgi>,
     orders: Arc<Orders>,
+    /// When the worker is about to be killed; taken by the watch.
+    overtime: Mutex<Option<Overtime>>,
     /// How long a request may take before the arbiter ends the worker; 0 for as long as it likes.
     timeout: Duration,
 }
@@ -105,9 +108,10 @@ impl SyncLoop {
     ) -> PyResult<Self> {
         let slot = slot.clone();
         let site = Site { app, worker, slot, listeners, options, access, wake_fd, lifeline_fd };
-        let Parts { server, wsgi, orders } = site.build(py)?;
+        let Parts { server, wsgi, orders, overtime } = site.build(py)?;
         let crew = Crew::new(server, Arc::clone(&orders), 1).map_err(Ended::from)?;
-        Ok(Self { crew: Arc::new(crew), wsgi, orders, timeout: Duration::from_secs_f64(timeout) })
+        let (timeout, overtime) = (Duration::from_secs_f64(timeout), Mutex::new(Some(overtime)));
+        Ok(Self { crew: Arc::new(crew), wsgi, orders, overtime, timeout })
     }
 
     /// Serves until drained or stopped; raises what ended it otherwise.
@@ -116,23 +120,15 @@ impl SyncLoop {
             return Err(PyRuntimeError::new_err("this loop has run"));
         }
         let mut waiter = Attached(py);
-        let gate = Arc::new(Gate::default());
-        let watchman = if self.crew.hands_over() {
-            Some(Watchman::start(&self.crew, self.overtime(&gate))?)
-        } else {
-            None
-        };
+        let overtime = self.overtime.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let watchman = overtime.filter(|_| self.crew.hands_over());
+        let watchman = watchman.map(|overtime| Watchman::start(&self.crew, overtime)).transpose()?;
         watch_thread(Patience::Heartbeat(self.wsgi.shared_slot(), self.timeout));
         let slot = self.wsgi.slot();
         let result = self.crew.work(
             0,
             &mut waiter,
             |job, _| {
-                match job.task {
-                    Task::Call => gate.reset(),
-                    Task::Pull | Task::Abandon => gate.go_on(),
-                }
-                job.gate = Some(Arc::clone(&gate));
                 job.run(&*self.wsgi);
                 if let Some(left) = job.left {
                     // A round of the loop may hold hundreds of calls: each of them proves life.
@@ -174,11 +170,6 @@ impl SyncLoop {
 }
 
 impl SyncLoop {
-    fn overtime(&self, gate: &Arc<Gate>) -> Overtime {
-        let (slot, orders) = (self.wsgi.shared_slot(), Arc::clone(&self.orders));
-        Overtime::new(slot, orders, Arc::clone(gate), self.wsgi.server().to_vec(), self.timeout)
-    }
-
     /// Runs the signal handlers that are due.
     fn look_around(&self, py: Python<'_>) -> Result<(), Ended> {
         if let Err(error) = py.check_signals() {

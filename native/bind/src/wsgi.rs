@@ -528,7 +528,7 @@ impl Handler<Front> for Wsgi {
 fn enter(exchange: &Bound<'_, Exchange>, job: &mut Job<Front>) {
     let outbox = std::mem::take(&mut job.outbox);
     let socket = job.socket.clone().expect("only a job that abandons has no socket");
-    exchange.borrow_mut().enter(outbox, socket, job.gate.clone());
+    exchange.borrow_mut().enter(outbox, socket);
 }
 
 /// Method and target of the request that a job belongs to; empty where there is nothing to name.

@@ -18,6 +18,7 @@ use crate::connection::{Connection, Stage};
 use crate::core::Verdict;
 use crate::exchange;
 use crate::server::{FIRST_LISTENER, HANDOVER, NOT_A_CONNECTION, Server, special, token_data};
+use crate::socket::Socket;
 use crate::timer::Token;
 
 /// Connections accepted before those that are open get their turn again.
@@ -227,6 +228,6 @@ impl<A: Application> Server<A> {
 }
 
 /// Whether a peer has sent something that nobody has read yet: its request may be on its way.
-fn has_sent(socket: &OwnedFd) -> bool {
+fn has_sent(socket: &Socket) -> bool {
     recv(socket, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(_, count)| count > 0)
 }

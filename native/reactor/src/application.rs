@@ -87,6 +87,9 @@ pub trait Application: Sized {
     /// Writes the answer to a refused request, and whatever log line is due.
     fn refuse(&mut self, refusal: &Refusal, peer: &mut Self::Peer, outbox: &mut Outbox<Self::Chunk>);
 
+    /// Writes the answer to a request that nobody has answered in time.
+    fn answer_late(&mut self, outbox: &mut Outbox<Self::Chunk>, with_body: bool);
+
     /// When the last bytes of this connection came, and whether its peer is still there.
     fn arrival(&self, socket: BorrowedFd<'_>) -> Arrival;
 

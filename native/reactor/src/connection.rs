@@ -12,6 +12,7 @@ use bicorn_wire::{Head, HeadParser};
 use crate::application::Application;
 use crate::intake::Body;
 use crate::outbox::Outbox;
+use crate::socket::Socket;
 use crate::timer::Token;
 
 /// A request of which only a part has arrived.
@@ -93,8 +94,8 @@ pub struct Connection<A: Application> {
     /// What the application keeps about the other end; with the job while one is out. It goes before the
     /// socket does, because it may have told others the descriptor's number.
     pub peer: Option<A::Peer>,
-    /// The socket, non-blocking.
-    pub socket: Arc<OwnedFd>,
+    /// Its socket.
+    pub socket: Arc<Socket>,
     /// Where it is in its life.
     pub stage: Stage<A>,
     /// Its name in the epoll set and on the timer wheel.
@@ -117,6 +118,8 @@ pub struct Connection<A: Application> {
     pub freed_ns: u64,
     /// Somebody else has answered for the application, which may never come back.
     pub written_off: bool,
+    /// The request under way is answered without a body.
+    pub bodiless: bool,
     /// Requests begun since others had their turn.
     pub begun: u8,
 }
@@ -126,7 +129,7 @@ impl<A: Application> Connection<A> {
     pub fn new(socket: OwnedFd, peer: A::Peer, token: Token) -> Self {
         Self {
             peer: Some(peer),
-            socket: Arc::new(socket),
+            socket: Arc::new(Socket::new(socket)),
             stage: Stage::Idle,
             token,
             deadline_ms: u64::MAX,
@@ -138,6 +141,7 @@ impl<A: Application> Connection<A> {
             half_closed: false,
             freed_ns: 0,
             written_off: false,
+            bodiless: false,
             begun: 0,
         }
     }

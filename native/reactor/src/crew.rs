@@ -68,7 +68,9 @@ pub struct Crew<A: Application> {
     back: Mutex<Vec<Box<Job<A>>>>,
     /// Connections whose jobs are not waited for.
     written_off: Mutex<Vec<Token>>,
-    /// Not zero while there is something in the two lists above that nobody has seen.
+    /// The loop is to do what can be done for the connections of a worker that is about to be killed.
+    given_up: AtomicBool,
+    /// Not zero while there is something in the lists above that nobody has seen.
     left: AtomicUsize,
     /// Whoever holds the loop may be waiting in the kernel.
     asleep: AtomicBool,
@@ -110,6 +112,7 @@ impl<A: Application> Crew<A> {
             orders,
             back: Mutex::new(Vec::new()),
             written_off: Mutex::new(Vec::new()),
+            given_up: AtomicBool::new(false),
             left: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
             rest: Mutex::new(Rest {
@@ -249,6 +252,9 @@ impl<A: Application> Crew<A> {
         for job in back {
             server.complete(job);
         }
+        if self.given_up.swap(false, SeqCst) {
+            server.give_up();
+        }
     }
 
     /// Gives a job back; with it comes the loop, if nobody else holds it.
@@ -364,16 +370,22 @@ impl<A: Application> Crew<A> {
         self.orders.ring();
     }
 
-    /// Makes the watch take a turn.
-    pub fn wake_watch(&self) {
-        self.watch_bell.ring();
-    }
-
     /// Somebody else has answered for the job of this connection: the loop's end does not wait for it.
     pub fn write_off(&self, token: Token) {
         lock(&self.written_off).push(token);
         self.left.fetch_add(1, SeqCst);
         self.orders.ring();
+    }
+
+    /// Has the loop give up, by whoever holds it; false if nobody has done it yet, so that one has to ask again.
+    pub fn give_up(&self) -> bool {
+        self.given_up.store(true, SeqCst);
+        self.left.fetch_add(1, SeqCst);
+        match self.try_take() {
+            Some(mut server) => self.take_back(&mut server),
+            None => self.orders.ring(),
+        }
+        !self.given_up.load(SeqCst)
     }
 
     /// Ends the crew: its threads come back as soon as they have run what they run.
@@ -389,7 +401,7 @@ impl<A: Application> Crew<A> {
     }
 
     /// What wakes the watch.
-    pub(crate) fn watch_bell(&self) -> &Bell {
+    pub fn watch_bell(&self) -> &Bell {
         &self.watch_bell
     }
 

@@ -191,6 +191,8 @@ fn issue<A: Application>(
         !core.draining && core.timeouts.keepalive_ms > 0 && core.calls < core.calls_max;
     job.client_keeps_alive = job.request.head.keep_alive;
     job.then = Then::after(false, job.client_keeps_alive);
+    connection.socket.gate.reset();
+    connection.bodiless = job.request.head.method.of(&job.request.bytes) == b"HEAD";
     connection.served = true;
     connection.begun += 1;
     send_out(connection, core, job, Vec::new());

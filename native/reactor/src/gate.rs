@@ -1,6 +1,10 @@
 //! Who answers a request: its application, or the watch when the application takes too long.
+//!
+//! Owns       the right to send the first byte of an answer, given once.
+//! Invariant  whoever runs requests is the only one that opens a gate again, and the watch shuts open ones only: so
+//!            a gate that has been passed needs no locked instruction until its next request passes.
 
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 
 const OPEN: u8 = 0;
 const PASSED: u8 = 1;
@@ -8,20 +12,27 @@ const SHUT: u8 = 2;
 const TAKEN: u8 = 3;
 const BROKEN_OFF: u8 = 4;
 
-/// The right to send the first byte of an answer, given once.
+/// The gate of one connection.
 #[derive(Debug, Default)]
 pub struct Gate(AtomicU8);
 
 impl Gate {
-    /// Another request begins.
+    /// Another request begins; on a connection that was shut, none does.
+    #[inline]
     pub fn reset(&self) {
-        self.0.store(OPEN, SeqCst);
+        if matches!(self.0.load(Relaxed), PASSED | TAKEN | BROKEN_OFF) {
+            self.0.store(OPEN, Release);
+        }
     }
 
     /// Whether the application may send; from the first time on, nobody else may answer.
     #[inline]
     pub fn pass(&self) -> bool {
-        !matches!(self.0.compare_exchange(OPEN, PASSED, SeqCst, SeqCst), Err(SHUT | BROKEN_OFF))
+        match self.0.load(Relaxed) {
+            PASSED | TAKEN => true,
+            SHUT | BROKEN_OFF => false,
+            _ => self.0.compare_exchange(OPEN, PASSED, SeqCst, SeqCst).is_ok(),
+        }
     }
 
     /// Gives the connection to the application, which may keep it as long as it likes; false if it has been shut
@@ -44,11 +55,6 @@ impl Gate {
         }
     }
 
-    /// Another part of an answer begins, whose first byte was sent long ago.
-    pub fn go_on(&self) {
-        self.0.store(PASSED, SeqCst);
-    }
-
     /// Shuts the application out; false when it has sent something already.
     pub fn shut(&self) -> bool {
         self.0.compare_exchange(OPEN, SHUT, SeqCst, SeqCst).is_ok()
@@ -66,6 +72,14 @@ mod tests {
         gate.reset();
         assert!(gate.shut() && !gate.pass() && !gate.shut());
         assert!(!gate.take() && !gate.is_taken());
+    }
+
+    #[test]
+    fn a_connection_that_was_shut_serves_no_other_request() {
+        let gate = Gate::default();
+        assert!(gate.shut());
+        gate.reset();
+        assert!(!gate.pass());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! Invariant  a job is out at most once a connection, and its connection is neither read nor closed while
 //!            it is out.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use bicorn_wire::{Head, Refusal, RefusalKind};
@@ -13,9 +13,9 @@ use rustix::io::Errno;
 
 use crate::application::{Application, Handler, Outcome};
 use crate::connection::Then;
-use crate::gate::Gate;
 use crate::intake::RequestBody;
 use crate::outbox::{Flush, Outbox};
+use crate::socket::Socket;
 use crate::timer::Token;
 
 /// Pulls of one streamed answer before the other connections get their turn.
@@ -109,12 +109,10 @@ pub struct Job<A: Application> {
     pub client_keeps_alive: bool,
     /// The number of the thread or greenlet that began the answer, and has to go on with it.
     pub home: Option<usize>,
-    /// Who may answer, where somebody else than the application might.
-    pub gate: Option<Arc<Gate>>,
     /// What follows if the stream ends here.
     pub then: Then,
     /// The connection's socket, which stays open while the job is out; none for an answer to abandon.
-    pub socket: Option<Arc<OwnedFd>>,
+    pub socket: Option<Arc<Socket>>,
 }
 
 impl<A: Application> Default for Job<A> {
@@ -132,7 +130,6 @@ impl<A: Application> Default for Job<A> {
             fate: Fate::Broken,
             client_keeps_alive: false,
             home: None,
-            gate: None,
             then: Then::Close,
             socket: None,
         }
@@ -213,8 +210,8 @@ impl<A: Application> Job<A> {
 
     fn flush(&mut self) -> Result<Flush, Errno> {
         let Some(socket) = &self.socket else { return Ok(Flush::Done) };
-        if self.gate.as_ref().is_some_and(|gate| !gate.pass()) {
-            return Err(Errno::TIMEDOUT);
+        if !socket.gate.pass() {
+            return Err(Errno::TIMEDOUT); // Its client was told so long ago.
         }
         let sent = &mut self.sent;
         self.outbox.flush(socket.as_fd(), |count| *sent += count)
@@ -228,7 +225,6 @@ impl<A: Application> Job<A> {
         self.peer = None;
         self.socket = None;
         self.home = None;
-        self.gate = None;
         self.left = None;
         self.sent = 0;
         self.fate = Fate::Broken;

@@ -98,10 +98,8 @@ pub struct Server<A: Application> {
     pub(crate) turns: usize,
     /// Jobs that have left and are not back.
     pub(crate) out: usize,
-    /// Whose job has left last.
-    departed: Token,
     /// Connections that are not waited for at the end.
-    written_off: usize,
+    pub(crate) written_off: usize,
     answered: u64,
     due: Vec<u32>,
     /// For each place of the table, when the wheel looks at it next, as its last connection left it.
@@ -169,7 +167,6 @@ impl<A: Application> Server<A> {
             resumed: VecDeque::new(),
             turns: 0,
             out: 0,
-            departed: Token { key: 0, generation: NOT_A_CONNECTION },
             written_off: 0,
             answered: 0,
             due: Vec::new(),
@@ -316,7 +313,6 @@ impl<A: Application> Server<A> {
             }
             self.core.app.slot().job_left();
             self.out += 1;
-            self.departed = job.token;
             return Some(job);
         }
         None
@@ -399,26 +395,6 @@ impl<A: Application> Server<A> {
     /// Whether the loop was stopped, and has answers whose applications have not cleaned up yet.
     pub(crate) fn has_answers_to_close(&self) -> bool {
         self.stopped && !self.core.ready.is_empty()
-    }
-
-    /// The connection whose job has left last, and its socket; none if the job is back. For a loop whose jobs leave
-    /// one at a time.
-    pub fn departed(&self) -> Option<(Token, Arc<OwnedFd>)> {
-        let connection = self.connections.get(self.departed.key as usize)?;
-        let is_out = self.out > 0 && connection.token == self.departed && !connection.written_off;
-        is_out.then(|| (connection.token, Arc::clone(&connection.socket)))
-    }
-
-    /// The end of the loop does not wait for this connection: its job may never come back.
-    pub fn write_off(&mut self, token: Token) {
-        if let Some(connection) = self.connections.get_mut(token.key as usize)
-            && connection.token == token
-            && !connection.written_off
-        {
-            connection.gone = true;
-            connection.written_off = true;
-            self.written_off += 1;
-        }
     }
 
     /// Whether there is work that no event will announce.
@@ -660,7 +636,7 @@ impl<A: Application> Server<A> {
     }
 
     /// Stops accepting, after `accepts_max` of what already waits in each listen queue has been taken.
-    fn drain(&mut self, accepts_max: usize) {
+    pub(crate) fn drain(&mut self, accepts_max: usize) {
         if self.core.draining {
             return;
         }

@@ -105,6 +105,10 @@ impl Application for Front {
         outbox.push_with(|out| push_refusal(out, refusal.status, b"test", HttpDate::default().now(), true));
     }
 
+    fn answer_late(&mut self, outbox: &mut Outbox<Vec<u8>>, with_body: bool) {
+        outbox.push_with(|out| push_refusal(out, 504, b"test", HttpDate::default().now(), with_body));
+    }
+
     fn incident(&mut self, incident: Incident) {
         panic!("{incident:?}");
     }

@@ -52,6 +52,8 @@ _PASSED_ON: Final = (
     "sendfile",
     "queue_timeout",
     "limit_concurrency",
+    "timeout",
+    "graceful_timeout",
     "gc_out_of_band",
 )
 
@@ -71,6 +73,7 @@ class NativeLoop(Protocol):
     def drain(self) -> None: ...
     def retire(self) -> None: ...
     def stop(self) -> None: ...
+    def begin_abort(self) -> None: ...
 
 
 class NativeWorker(Worker):
@@ -182,6 +185,7 @@ class NativeWorker(Worker):
             "connections_max": self.connections_max(),
             "capacity": self.capacity(),
             "ready_state": int(SlotState.READY),
+            "draining_state": int(SlotState.DRAINING),
             "handover_fds": self.handover,
             "wait_writable": self.waiter(),
             "server": cfg.server_header,
@@ -216,6 +220,11 @@ class NativeWorker(Worker):
         if self.loop is not None:
             self.loop.stop()
         super().handle_quit(sig, frame)
+
+    def handle_abort(self, sig: int, frame: FrameType | None) -> NoReturn:
+        if self.loop is not None:
+            self.loop.begin_abort()
+        super().handle_abort(sig, frame)
 
     def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
         super().handle_usr1(sig, frame)

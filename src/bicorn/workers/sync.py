@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from types import FrameType
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
 from bicorn._core import SyncLoop
 from bicorn.workers.native import NativeWorker
@@ -24,11 +23,6 @@ class SyncWorker(NativeWorker):
     def serve(self) -> None:
         assert self.loop is not None, "made by run()"
         self.loop.run()
-
-    def handle_abort(self, sig: int, frame: FrameType | None) -> NoReturn:
-        if self.loop is not None:
-            self.loop.begin_abort()
-        super().handle_abort(sig, frame)
 
     def connections_max(self) -> int:
         # As in Gunicorn, worker_connections is nothing to this class: an idle connection costs half a kilobyte.

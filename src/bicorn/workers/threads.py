@@ -1,7 +1,7 @@
-"""The `gthread` worker: several threads run the application, the main thread watches them.
+"""The `gthread` worker: several threads run the application, the main thread speaks for them.
 
-Owns       the threads, and what is said and done when a request takes longer than `timeout`.
-Never      runs the application on the main thread, so signals and timeouts are never late.
+Owns       the threads, and what is said when a request takes longer than `timeout`.
+Never      runs the application on the main thread, so signals are never late.
 Invariant  a request that takes too long costs its own answer and the worker's further life, not the answers of others.
 """
 

@@ -1,0 +1,101 @@
+"""Workers whose interpreter somebody holds and does not give back: what becomes of all their connections."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import pytest
+
+from harness.answers import AnswerReader
+from harness.gate import Gate
+from harness.server import Serve, Server
+
+#: Whoever is stuck there holds up everybody else, and still has others beside it.
+SHARED = (("gthread", "--threads", "4"), ("gevent",), ("eventlet",))
+KINDS = (("sync",), ("gthread", "--threads", "1"), *SHARED)
+
+
+def name_of(kind: tuple[str, ...]) -> str:
+    return "-".join(kind).replace("---threads", "")
+
+
+def request(path: str, method: str = "GET") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: test.example\r\n\r\n".encode()
+
+
+def start(serve: Serve, kind: tuple[str, ...], gate: Gate) -> tuple[Server, int]:
+    server = serve("stuck:app", "-k", *kind, "-t", "1", "--keep-alive", "20", env=gate.env)
+    (stuck,) = server.wait_for_workers(1)
+    return server, stuck
+
+
+def assert_504_and_end(sock: socket.socket, method: str = "GET") -> None:
+    """The answer is 504, and nothing follows it."""
+    answers = AnswerReader(sock)
+    answer = answers.read_answer(method)
+    assert (answer.status, answer.header("Connection")) == (504, "close")
+    assert answers.read_to_close() == b""
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=name_of)
+def test_idle_connections_go_to_the_next_worker(serve: Serve, gate: Gate, kind: tuple[str, ...]) -> None:
+    server, stuck = start(serve, kind, gate)
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(server.connection()) for _ in range(5)]
+        for sock, answers in idle:
+            sock.sendall(request("/"))
+            assert answers.read_answer().body == b"alive"
+        with server.connect() as hanging:
+            hanging.sendall(request("/hang"))
+            assert_504_and_end(hanging)
+        server.wait_for_workers(1, without=[stuck])
+        for sock, answers in idle:
+            sock.sendall(request("/"))
+            assert answers.read_answer().body == b"alive"
+
+
+@pytest.mark.parametrize("kind", SHARED, ids=name_of)
+def test_requests_that_go_down_with_another_are_answered(serve: Serve, gate: Gate, kind: tuple[str, ...]) -> None:
+    server, stuck = start(serve, kind, gate)
+    with server.connect() as waiting, server.connect() as begun, server.connect() as hanging:
+        waiting.sendall(request("/wait"))
+        gate.wait_started()
+        begun.sendall(request("/begin"))
+        gate.wait_started()
+        hanging.sendall(request("/hang", "HEAD"))
+        assert_504_and_end(hanging, "HEAD")
+        assert_504_and_end(waiting)
+        # What has begun cannot be answered again: the connection ends, and too early.
+        sent = AnswerReader(begun).read_to_close()
+        assert sent.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert sent.endswith(b"\r\n\r\nbegun")
+    server.wait_for_workers(1, without=[stuck])
+    assert server.get("/").body == b"alive"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=name_of)
+def test_half_a_request_is_answered_as_well(serve: Serve, gate: Gate, kind: tuple[str, ...]) -> None:
+    server, stuck = start(serve, kind, gate)
+    with server.connect() as half, server.connect() as hanging:
+        half.sendall(b"POST / HTTP/1.1\r\nHost: test.example\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        assert AnswerReader(half).read_answer().status == 100
+        hanging.sendall(request("/hang"))
+        assert_504_and_end(hanging)
+        assert_504_and_end(half)
+    server.wait_for_workers(1, without=[stuck])
+
+
+@pytest.mark.parametrize("seconds", [1.4, 1.5, 1.6, 1.75])
+@pytest.mark.parametrize("kind", KINDS, ids=name_of)
+def test_an_application_that_comes_back_late_answers_once(
+    serve: Serve, gate: Gate, kind: tuple[str, ...], seconds: float
+) -> None:
+    server, stuck = start(serve, kind, gate)
+    with server.connect() as late:
+        late.sendall(request(f"/stay/{seconds}"))
+        answers = AnswerReader(late)
+        answer = answers.read_answer()
+        assert answer.status == 504
+        assert answers.read_to_close() == b""
+    server.wait_for_workers(1, without=[stuck])
