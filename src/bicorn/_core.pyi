@@ -15,6 +15,7 @@ __all__ = [
     "GreenJob",
     "GreenLoop",
     "Handover",
+    "Lines",
     "Scoreboard",
     "Slot",
     "SyncLoop",
@@ -75,6 +76,14 @@ class Handover:
     def take(self) -> tuple[int, bool, int] | None: ...
 
 @final
+class Lines:
+    """The connections of an event loop of Python's. At SIGABRT they are given up, whoever holds the interpreter."""
+
+    def __new__(cls, server: str, handover: tuple[int, int] | None, listeners: Sequence[str]) -> Self: ...
+    def give_up(self) -> None:
+        """The worker is about to die: answer what has no answer yet, and leave idle connections behind."""
+
+@final
 class Turn:
     """What becomes of a request whose turn has come."""
 
@@ -109,6 +118,7 @@ class AsgiServer:
         worker: object,
         event_loop: object,
         slot: Slot | None,
+        lines: Lines,
         template: Mapping[str, Any],  # Any: a scope.
         state: Mapping[str, Any],  # Any: what the application's lifespan put there.
         options: Mapping[str, Any],  # Any: values of settings.

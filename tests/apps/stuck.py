@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import itertools
 import os
@@ -11,6 +12,13 @@ from pathlib import Path
 from typing import Any
 
 LONG_S = 600.0
+HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
+
+
+def spin() -> None:
+    """Run Python for ever, and let no other greenlet or task run."""
+    while True:
+        pass
 
 
 def say_started() -> None:
@@ -48,7 +56,44 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         time.sleep(LONG_S)
     elif path == "/hang":
         hang_in_c()
+    elif path == "/spin":
+        spin()
     elif path.startswith("/stay/"):
         stay_in_c(float(path[6:]))
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
     return [b"alive"]
+
+
+async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Do what the path says, in an event loop."""
+    if scope["type"] == "websocket":
+        await echo(receive, send)
+        return
+    path = scope["path"]
+    if path == "/begin":
+        await send(HEAD | {"headers": [(b"content-length", b"10")]})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+        say_started()
+        await asyncio.sleep(LONG_S)
+    elif path == "/wait":
+        say_started()
+        await asyncio.sleep(LONG_S)
+    elif path == "/hang":
+        hang_in_c()
+    elif path == "/spin":
+        spin()
+    elif path.startswith("/stay/"):
+        stay_in_c(float(path[6:]))
+    elif path == "/body":
+        while (await receive()).get("more_body"):
+            pass
+    await send(HEAD)
+    await send({"type": "http.response.body", "body": b"alive"})
+
+
+async def echo(receive: Any, send: Any) -> None:
+    """Accept, and send back what comes."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": message["text"]})

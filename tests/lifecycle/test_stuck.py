@@ -11,13 +11,16 @@ from harness.answers import AnswerReader
 from harness.gate import Gate
 from harness.server import Serve, Server
 
-#: Whoever is stuck there holds up everybody else, and still has others beside it.
-SHARED = (("gthread", "--threads", "4"), ("gevent",), ("eventlet",))
+LOOPS = (("asgi", "--asgi-loop", "uvloop"), ("asgi", "--asgi-loop", "asyncio"))
+#: In these, whoever does not let go holds up all others.
+COOPERATIVE = (("gevent",), ("eventlet",), *LOOPS)
+#: Whoever is stuck in C code there has others beside it.
+SHARED = (("gthread", "--threads", "4"), *COOPERATIVE)
 KINDS = (("sync",), ("gthread", "--threads", "1"), *SHARED)
 
 
 def name_of(kind: tuple[str, ...]) -> str:
-    return "-".join(kind).replace("---threads", "")
+    return "-".join(word for word in kind if not word.startswith("--"))
 
 
 def request(path: str, method: str = "GET") -> bytes:
@@ -25,7 +28,8 @@ def request(path: str, method: str = "GET") -> bytes:
 
 
 def start(serve: Serve, kind: tuple[str, ...], gate: Gate) -> tuple[Server, int]:
-    server = serve("stuck:app", "-k", *kind, "-t", "1", "--keep-alive", "20", env=gate.env)
+    app = "stuck:asgi" if kind[0] == "asgi" else "stuck:app"
+    server = serve(app, "-k", *kind, "-t", "1", "--keep-alive", "20", env=gate.env)
     (stuck,) = server.wait_for_workers(1)
     return server, stuck
 
@@ -74,15 +78,48 @@ def test_requests_that_go_down_with_another_are_answered(serve: Serve, gate: Gat
     assert server.get("/").body == b"alive"
 
 
+@pytest.mark.parametrize("kind", COOPERATIVE, ids=name_of)
+def test_requests_that_go_down_with_one_that_computes_for_ever_are_answered(
+    serve: Serve, gate: Gate, kind: tuple[str, ...]
+) -> None:
+    server, stuck = start(serve, kind, gate)
+    with server.connect() as waiting, server.connect() as spinning, server.connection() as (idle, answers):
+        idle.sendall(request("/"))
+        assert answers.read_answer().body == b"alive"
+        waiting.sendall(request("/wait"))
+        gate.wait_started()
+        spinning.sendall(request("/spin"))
+        assert_504_and_end(spinning)
+        assert_504_and_end(waiting)
+        idle.sendall(request("/"))
+        assert answers.read_answer().body == b"alive"
+    server.wait_for_workers(1, without=[stuck])
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=name_of)
 def test_half_a_request_is_answered_as_well(serve: Serve, gate: Gate, kind: tuple[str, ...]) -> None:
     server, stuck = start(serve, kind, gate)
     with server.connect() as half, server.connect() as hanging:
-        half.sendall(b"POST / HTTP/1.1\r\nHost: test.example\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        half.sendall(b"POST /body HTTP/1.1\r\nHost: test.example\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         assert AnswerReader(half).read_answer().status == 100
         hanging.sendall(request("/hang"))
         assert_504_and_end(hanging)
         assert_504_and_end(half)
+    server.wait_for_workers(1, without=[stuck])
+
+
+@pytest.mark.parametrize("kind", LOOPS, ids=name_of)
+def test_a_websocket_is_told_nothing_that_is_no_frame(serve: Serve, gate: Gate, kind: tuple[str, ...]) -> None:
+    server, stuck = start(serve, kind, gate)
+    with server.connection() as (sock, answers), server.connect() as hanging:
+        sock.sendall(
+            b"GET / HTTP/1.1\r\nHost: test.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert answers.read_answer().status == 101
+        hanging.sendall(request("/hang"))
+        assert_504_and_end(hanging)
+        assert answers.read_to_close() == b""
     server.wait_for_workers(1, without=[stuck])
 
 

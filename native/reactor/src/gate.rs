@@ -55,6 +55,12 @@ impl Gate {
         }
     }
 
+    /// Whether the application has been shut out.
+    #[inline]
+    pub fn is_shut(&self) -> bool {
+        self.0.load(Relaxed) == SHUT
+    }
+
     /// Shuts the application out; false when it has sent something already.
     pub fn shut(&self) -> bool {
         self.0.compare_exchange(OPEN, SHUT, SeqCst, SeqCst).is_ok()

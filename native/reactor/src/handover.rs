@@ -50,22 +50,23 @@ pub struct Moving<S> {
 }
 
 impl Handover {
-    /// Puts a connection into the queue; whoever does that closes its own descriptor then.
+    /// Puts a connection into the queue; whoever does that closes its own descriptor then. Allocates nothing, so
+    /// that a signal handler may.
     ///
     /// # Errors
     /// `AGAIN` when the queue is full; what the kernel said otherwise.
     pub fn put(&self, moving: &Moving<BorrowedFd<'_>>) -> Result<(), Errno> {
-        let mut message = Vec::with_capacity(MESSAGE_BYTES_MAX);
         let name = self.listeners.get(moving.listener).map_or("", String::as_str);
         let name = &name.as_bytes()[..name.len().min(255)];
-        let (kind, octets) = match moving.address.map(|address| (address.ip(), address.port())) {
-            None => (0, Vec::new()),
-            Some((IpAddr::V4(ip), port)) => (4, [&ip.octets()[..], &port.to_be_bytes()].concat()),
-            Some((IpAddr::V6(ip), port)) => (6, [&ip.octets()[..], &port.to_be_bytes()].concat()),
+        let mut octets = [0; 18];
+        let (kind, count) = match moving.address.map(|address| (address.ip(), address.port().to_be_bytes())) {
+            None => (0, 0),
+            Some((IpAddr::V4(ip), port)) => (4, fill(&mut octets, &[&ip.octets(), &port])),
+            Some((IpAddr::V6(ip), port)) => (6, fill(&mut octets, &[&ip.octets(), &port])),
         };
-        message.extend_from_slice(&[u8::from(moving.served), kind, octets.len() as u8, name.len() as u8]);
-        message.extend_from_slice(&octets);
-        message.extend_from_slice(name);
+        let head = [u8::from(moving.served), kind, count as u8, name.len() as u8];
+        let mut message = [0; MESSAGE_BYTES_MAX];
+        let length = fill(&mut message, &[&head, &octets[..count], name]);
         let mut room = [MaybeUninit::uninit(); ROOM];
         let mut rights = SendAncillaryBuffer::new(&mut room);
         let descriptors = [moving.socket];
@@ -73,7 +74,7 @@ impl Handover {
             return Err(Errno::NOBUFS);
         }
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        sendmsg(&self.put, &[IoSlice::new(&message)], &mut rights, flags).map(drop)
+        sendmsg(&self.put, &[IoSlice::new(&message[..length])], &mut rights, flags).map(drop)
     }
 
     /// Whether nothing waits in the queue.
@@ -121,6 +122,16 @@ impl Handover {
     pub(crate) fn source(&self) -> BorrowedFd<'_> {
         self.take.as_fd()
     }
+}
+
+/// Writes the pieces one behind the other, and says how far they reach.
+fn fill(room: &mut [u8], pieces: &[&[u8]]) -> usize {
+    let mut at = 0;
+    for piece in pieces {
+        room[at..at + piece.len()].copy_from_slice(piece);
+        at += piece.len();
+    }
+    at
 }
 
 fn address<const N: usize>(octets: &[u8]) -> Option<SocketAddr>

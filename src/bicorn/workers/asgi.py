@@ -14,9 +14,9 @@ import signal
 from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, cast
 
-from bicorn._core import AccessLog, AsgiServer, Deadline
+from bicorn._core import AccessLog, AsgiServer, Deadline, Lines
 from bicorn.app.interface import Interface, interface_of, is_called_twice, require_either
 from bicorn.observe.access import native_target
 from bicorn.observe.atoms import basic_auth_user
@@ -29,6 +29,7 @@ from bicorn.workers.base import Worker
 from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, WIRE_SETTINGS, Request, Response
 from bicorn.workers.incidents import Incidents
 from bicorn.workers.siblings import Siblings
+from bicorn.workers.watched import watched_lines
 
 if TYPE_CHECKING:
     from bicorn.config import Settings
@@ -82,6 +83,7 @@ class AsgiWorker(Worker):
     incidents: Incidents
     listening: Listening
     server: AsgiServer | None = None
+    lines: Lines | None = None
     access: AccessLog | None = None
     _stopping: asyncio.Event
     _drained: asyncio.Event
@@ -126,8 +128,17 @@ class AsgiWorker(Worker):
         if not await self._started(lifespan):
             return
         self.booted = True
+        self.lines = watched_lines(self)
         self.server = AsgiServer(
-            app, self, self.event_loop, self.slot, self._template(), state, self._options(), access=self.access
+            app,
+            self,
+            self.event_loop,
+            self.slot,
+            self.lines,
+            self._template(),
+            state,
+            self._options(),
+            access=self.access,
         )
         self.listening = Listening(
             self.event_loop, self.sockets, self.server, self._siblings(), self.cfg, self.log, self.accept_failed
@@ -348,6 +359,12 @@ class AsgiWorker(Worker):
         self.begin_exit()
         self.cfg.worker_int(self)
         self._stopping.set()
+
+    def handle_abort(self, sig: int, frame: FrameType | None) -> NoReturn:
+        if self.server is not None and self.lines is not None:
+            self.listening.stop()  # An application that swallows the exit lets the loop go on until SIGKILL.
+            self.lines.give_up()
+        super().handle_abort(sig, frame)
 
     def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
         super().handle_usr1(sig, frame)

@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::IoSlice;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::Arc;
 
 use bicorn_reactor::Arrival;
 use pyo3::intern;
@@ -18,6 +19,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use crate::arrival::arrival;
+use crate::lines::Line;
 
 /// Stands for "no descriptor to write to".
 const NONE: RawFd = -1;
@@ -31,17 +33,19 @@ pub struct Outlet {
     /// Nothing more may be written.
     pub closed: Cell<bool>,
     sent: Cell<u64>,
+    line: Arc<Line>,
 }
 
 impl Outlet {
     /// An outlet without a transport yet.
-    pub fn new() -> Self {
+    pub fn new(line: Arc<Line>) -> Self {
         Self {
             transport: RefCell::new(None),
             fd: Cell::new(NONE),
             paused: Cell::new(false),
             closed: Cell::new(true),
             sent: Cell::new(0),
+            line,
         }
     }
 
@@ -99,6 +103,10 @@ impl Outlet {
         if total == 0 {
             return;
         }
+        if !self.line.gate.pass() {
+            self.closed.set(true); // Its client was answered in the application's place.
+            return;
+        }
         let direct = !self.paused.get() && self.fd.get() != NONE;
         let written = if direct { self.try_write(pieces) } else { Ok(0) };
         let taken = written.unwrap_or(0);
@@ -109,6 +117,14 @@ impl Outlet {
             // The transport now finds out too, but tells only in the loop's next turn, which an application that
             // never waits would not let come.
             self.closed.set(true);
+        }
+    }
+
+    /// Writes an answer that another one follows, which somebody else may still give.
+    pub fn write_interim(&self, py: Python<'_>, pieces: &[&[u8]]) {
+        self.write(py, pieces);
+        if !self.paused.get() {
+            self.line.gate.reset();
         }
     }
 

@@ -134,7 +134,7 @@ impl Conn {
     /// The application waits for the body: a client that waits too is told to go on (RFC 9110, 10.1.1).
     pub fn want_body(&self, py: Python<'_>) {
         if self.continue_due.replace(false) && self.decoder.borrow().is_some() {
-            self.out.write(py, &[b"HTTP/1.1 100 Continue\r\n\r\n"]);
+            self.out.write_interim(py, &[b"HTTP/1.1 100 Continue\r\n\r\n"]);
         }
     }
 

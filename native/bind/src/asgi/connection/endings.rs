@@ -40,6 +40,9 @@ impl Conn {
     #[inline]
     pub(super) fn idle(self: &Rc<Self>, py: Python<'_>) {
         self.phase.set(Phase::Idle);
+        if !self.out.paused.get() {
+            self.line().gate.reset();
+        }
         self.freed_ns.set(self.shared.now_ns.get());
         self.patience(self.shared.idle_ms());
         if self.reading_paused.get() && self.input.borrow().len() <= self.shared.read_ahead {

@@ -18,6 +18,7 @@ mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bicorn_wire::{BodyDecoder, Head, HeadParser, ProxyStep, RefusalKind, parse_proxy_header};
 use pyo3::intern;
@@ -29,6 +30,7 @@ use crate::asgi::outlet::Outlet;
 use crate::asgi::scope::Peer;
 use crate::asgi::server::{NEVER, Shared};
 use crate::asgi::websocket::WebSocket;
+use crate::lines::{Line, Place};
 
 pub use protocol::AsgiProtocol;
 
@@ -53,6 +55,40 @@ enum Phase {
     Lost,
 }
 
+impl Phase {
+    fn place(self) -> Place {
+        match self {
+            Self::Idle => Place::Idle,
+            Self::Head | Self::Busy => Place::Request,
+            _ => Place::Elsewhere,
+        }
+    }
+}
+
+/// Where a connection stands, said to its watch as well.
+struct Standing {
+    phase: Cell<Phase>,
+    line: Arc<Line>,
+}
+
+impl Standing {
+    #[inline]
+    fn get(&self) -> Phase {
+        self.phase.get()
+    }
+
+    #[inline]
+    fn set(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.line.stand(phase.place());
+    }
+
+    fn replace(&self, phase: Phase) -> Phase {
+        self.line.stand(phase.place());
+        self.phase.replace(phase)
+    }
+}
+
 /// Where a connection came from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Came {
@@ -72,7 +108,9 @@ pub struct Conn {
     pub peer: Peer,
     /// Where it came in.
     pub came: Came,
-    phase: Cell<Phase>,
+    phase: Standing,
+    /// Its place in the table of the watch.
+    watched: Cell<Option<usize>>,
     /// What has come of a PROXY header, while one may come.
     preamble: RefCell<Option<Vec<u8>>>,
     input: RefCell<Vec<u8>>,
@@ -102,13 +140,15 @@ pub struct Conn {
 impl Conn {
     /// A connection of which nothing has been read.
     pub fn new(shared: &Rc<Shared>, peer: Peer, came: Came) -> Rc<Self> {
+        let line = Arc::new(Line::default());
         Rc::new(Self {
             shared: Rc::clone(shared),
             key: Cell::new(usize::MAX),
-            out: Outlet::new(),
+            out: Outlet::new(Arc::clone(&line)),
             peer,
             came,
-            phase: Cell::new(Phase::Idle),
+            phase: Standing { phase: Cell::new(Phase::Idle), line },
+            watched: Cell::new(None),
             // It comes once.
             preamble: RefCell::new(shared.proxy_rules.filter(|_| !came.served).map(|_| Vec::new())),
             input: RefCell::default(),
@@ -130,6 +170,12 @@ impl Conn {
         })
     }
 
+    /// What its watch knows of it.
+    #[inline]
+    pub(super) fn line(&self) -> &Arc<Line> {
+        &self.phase.line
+    }
+
     pub(super) fn exchange(&self, py: Python<'_>) -> Option<Py<Exchange>> {
         self.exchange.borrow().as_ref().map(|exchange| exchange.clone_ref(py))
     }
@@ -142,6 +188,9 @@ impl Conn {
     ) -> PyResult<()> {
         self.shared.read_clock();
         self.out.open(transport)?;
+        let watched =
+            self.out.descriptor().map(|fd| self.shared.lines.enter(fd, self.came.listener, self.line()));
+        self.watched.set(watched);
         self.resume.replace(Some(resume));
         self.key.set(self.shared.connections.borrow_mut().insert(Rc::clone(self)));
         let idle_ms = if self.came.served { self.shared.idle_ms() } else { self.shared.timeouts.header_ms };
@@ -160,6 +209,9 @@ impl Conn {
         }
         if self.phase.get() == Phase::Upgraded {
             return self.on_websocket(py, |websocket| websocket.received(py, bytes));
+        }
+        if self.line().gate.is_shut() {
+            return self.leave(py); // It was answered in the application's place, or is another worker's now.
         }
         let preamble = self.preamble.take();
         if let Some(held) = preamble {
@@ -183,6 +235,7 @@ impl Conn {
         held.extend_from_slice(bytes);
         match parse_proxy_header(&held, &rules) {
             Ok(ProxyStep::Partial) => {
+                self.line().set_ahead(true);
                 self.preamble.replace(Some(held));
             }
             Ok(ProxyStep::Absent) => self.drive(py, &held),
@@ -231,6 +284,9 @@ impl Conn {
 
     pub(super) fn lost(self: &Rc<Self>, py: Python<'_>) {
         self.shared.read_clock();
+        if let Some(key) = self.watched.take() {
+            self.shared.lines.leave(key);
+        }
         self.out.lose();
         self.phase.set(Phase::Lost);
         self.resume.take();
@@ -259,6 +315,9 @@ impl Conn {
 
     pub(super) fn writing_resumed(self: &Rc<Self>, py: Python<'_>) {
         self.out.paused.set(false);
+        if self.phase.get() == Phase::Idle {
+            self.line().gate.reset();
+        }
         if self.phase.get() == Phase::Busy {
             self.deadline_ms.set(NEVER);
             self.await_body();

@@ -36,6 +36,7 @@ impl Conn {
         }
         let mut input = self.input.borrow_mut();
         input.extend_from_slice(bytes);
+        self.line().set_ahead(true);
         if input.len() > self.shared.read_ahead {
             drop(input);
             self.pause_reading(py);
@@ -110,6 +111,9 @@ impl Conn {
         }
         self.driving.set(false);
         let rest = &all[at..];
+        if waited || !rest.is_empty() {
+            self.line().set_ahead(!rest.is_empty());
+        }
         if self.eof.get() {
             self.drive_past_eof(py, rest.is_empty());
         }

@@ -53,6 +53,7 @@ impl Conn {
             return over;
         }
         self.phase.set(Phase::Busy);
+        self.line().set_bodiless(terms.is_head);
         self.deadline_ms.set(NEVER);
         let handles = match self.shared.handles(py) {
             Ok(handles) => handles,
@@ -67,6 +68,9 @@ impl Conn {
                 self.shared.running.set(self.shared.running.get() - 1);
                 return Read::Over;
             }
+        }
+        if consumed < bytes.len() {
+            self.line().set_ahead(true);
         }
         if let Err(error) = self.run(py, scope, &handles) {
             handles.exchange.get().application_ended(py, Err(error));

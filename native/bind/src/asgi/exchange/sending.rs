@@ -278,7 +278,7 @@ impl State {
             .collect::<PyResult<Vec<_>>>()?;
         // An HTTP/1.0 client knows no interim answers (RFC 9110, 15.2).
         if self.terms.get().version.is_http11() {
-            conn.out.write(py, &[&early_hint(pairs.into_pyobject(py)?.as_any())?]);
+            conn.out.write_interim(py, &[&early_hint(pairs.into_pyobject(py)?.as_any())?]);
         }
         Ok(())
     }

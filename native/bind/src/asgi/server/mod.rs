@@ -11,6 +11,7 @@ mod python;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::ThreadId;
 
 use bicorn_reactor::clock::{Clock, HttpDate};
@@ -28,6 +29,7 @@ use crate::asgi::exchange::Handles;
 use crate::asgi::scope::{Client, Peer, Scopes};
 use crate::asgi::steps::Tasks;
 use crate::asgi::websocket::WebSocketRules;
+use crate::lines::Lines;
 use crate::names::Names;
 use crate::response_head::ResponseHead;
 use crate::scoreboard::Slot;
@@ -64,6 +66,8 @@ pub struct Shared {
     /// The thread that the loop runs in.
     thread: ThreadId,
     slot: Slot,
+    /// Its connections, as their watch knows them.
+    pub lines: Arc<Lines>,
     pub rules: Rules,
     /// What of the PROXY protocol is looked for, if any of it is.
     pub proxy_rules: Option<ProxyRules>,

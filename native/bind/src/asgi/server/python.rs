@@ -21,6 +21,7 @@ use crate::asgi::scope::Scopes;
 use crate::asgi::steps::Tasks;
 use crate::asgi::websocket::WebSocketRules;
 use crate::handover::Handover;
+use crate::lines::python::Lines;
 use crate::names::Names;
 use crate::response_head::ResponseHead;
 use crate::scoreboard::Slot;
@@ -35,7 +36,7 @@ pub struct AsgiServer {
 #[pymethods]
 impl AsgiServer {
     #[new]
-    #[pyo3(signature = (app, worker, event_loop, slot, template, state, options, access=None))]
+    #[pyo3(signature = (app, worker, event_loop, slot, lines, template, state, options, access=None))]
     #[allow(clippy::too_many_arguments, reason = "the keyword arguments of a Python constructor")]
     fn new(
         py: Python<'_>,
@@ -43,6 +44,7 @@ impl AsgiServer {
         worker: Py<PyAny>,
         event_loop: &Bound<'_, PyAny>,
         slot: PyRef<'_, Slot>,
+        lines: PyRef<'_, Lines>,
         template: Py<PyDict>,
         state: Py<PyDict>,
         options: &Bound<'_, PyAny>,
@@ -62,6 +64,7 @@ impl AsgiServer {
             done: Py::new(py, Done)?.into_any(),
             thread: std::thread::current().id(),
             slot: slot.clone(),
+            lines: lines.shared(),
             rules: wire.rules(),
             proxy_rules: wire.proxy_rules(),
             proxies: wire.proxies()?,
