@@ -15,6 +15,7 @@ __all__ = [
     "GreenJob",
     "GreenLoop",
     "Handover",
+    "Line",
     "Lines",
     "Scoreboard",
     "Slot",
@@ -80,8 +81,36 @@ class Lines:
     """The connections of an event loop of Python's. At SIGABRT they are given up, whoever holds the interpreter."""
 
     def __new__(cls, server: str, handover: tuple[int, int] | None, listeners: Sequence[str]) -> Self: ...
+    def enter(self, fd: int, listener: int) -> Line:
+        """A connection was made on the listener with this index: it is between two requests."""
+
     def give_up(self) -> None:
         """The worker is about to die: answer what has no answer yet, and leave idle connections behind."""
+
+@final
+class Line:
+    """One connection, for a loop that reads and writes in Python."""
+
+    def rest(self) -> None:
+        """It is between two requests, and nothing of the next one is here."""
+
+    def begin(self) -> None:
+        """Bytes of a request have come."""
+
+    def leave_alone(self) -> None:
+        """It is something else now, such as a WebSocket."""
+
+    def set_bodiless(self, is_bodiless: bool) -> None:
+        """Its request is one to HEAD, or not."""
+
+    def reset(self) -> None:
+        """All that was written came before the answer that is awaited."""
+
+    def may_write(self) -> bool:
+        """Whether bytes may be written; from the first time on, nobody else writes any."""
+
+    def leave(self) -> None:
+        """Its descriptor is about to be closed."""
 
 @final
 class Turn:

@@ -91,6 +91,38 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"alive"})
 
 
+def make_tornado() -> Any:
+    """Give an application that does the same in Tornado."""
+    from tornado.web import Application, RequestHandler
+
+    class Handler(RequestHandler):
+        async def get(self) -> None:
+            path = self.request.path
+            self.set_header("Content-Type", "text/plain")
+            if path == "/begin":
+                self.set_header("Content-Length", "10")
+                self.write("begun")
+                await self.flush()
+            if path in ("/begin", "/wait"):
+                say_started()
+                await asyncio.sleep(LONG_S)
+            elif path == "/hang":
+                hang_in_c()
+            elif path == "/spin":
+                spin()
+            elif path.startswith("/stay/"):
+                stay_in_c(float(path[6:]))
+            self.write("alive")
+
+        async def head(self) -> None:
+            await self.get()
+
+        async def post(self) -> None:
+            await self.get()
+
+    return Application([("/.*", Handler)])
+
+
 async def echo(receive: Any, send: Any) -> None:
     """Accept, and send back what comes."""
     await receive()

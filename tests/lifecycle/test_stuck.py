@@ -13,7 +13,7 @@ from harness.server import Serve, Server
 
 LOOPS = (("asgi", "--asgi-loop", "uvloop"), ("asgi", "--asgi-loop", "asyncio"))
 #: In these, whoever does not let go holds up all others.
-COOPERATIVE = (("gevent",), ("eventlet",), *LOOPS)
+COOPERATIVE = (("gevent",), ("eventlet",), *LOOPS, ("tornado",))
 #: Whoever is stuck in C code there has others beside it.
 SHARED = (("gthread", "--threads", "4"), *COOPERATIVE)
 KINDS = (("sync",), ("gthread", "--threads", "1"), *SHARED)
@@ -28,8 +28,8 @@ def request(path: str, method: str = "GET") -> bytes:
 
 
 def start(serve: Serve, kind: tuple[str, ...], gate: Gate) -> tuple[Server, int]:
-    app = "stuck:asgi" if kind[0] == "asgi" else "stuck:app"
-    server = serve(app, "-k", *kind, "-t", "1", "--keep-alive", "20", env=gate.env)
+    app = {"asgi": "asgi", "tornado": "make_tornado()"}.get(kind[0], "app")
+    server = serve(f"stuck:{app}", "-k", *kind, "-t", "1", "--keep-alive", "20", env=gate.env)
     (stuck,) = server.wait_for_workers(1)
     return server, stuck
 

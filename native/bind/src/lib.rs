@@ -56,6 +56,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<green_loop::GreenJob>()?;
     module.add_class::<handover::Handover>()?;
     module.add_class::<input::EmptyInput>()?;
+    module.add_class::<lines::python::Line>()?;
     module.add_class::<lines::python::Lines>()?;
     module.add_class::<scoreboard::Scoreboard>()?;
     module.add_class::<scoreboard::Slot>()?;

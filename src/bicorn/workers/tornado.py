@@ -12,7 +12,8 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, Final
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from tornado.httputil import HTTPServerConnectionDelegate, HTTPServerRequest
 from tornado.ioloop import IOLoop, PeriodicCallback
@@ -29,6 +30,10 @@ from bicorn.workers.tornado_bounds import Bounds
 from bicorn.workers.tornado_listening import Listening
 from bicorn.workers.tornado_server import Observer, Server
 from bicorn.workers.tornado_wsgi import Container
+from bicorn.workers.watched import watched_lines
+
+if TYPE_CHECKING:
+    from bicorn._core import Lines
 
 #: Tornado wants a number; no body is longer (RFC 9110 leaves the length open, our own parser stops here as well).
 NO_LIMIT: Final = 2**63 - 1
@@ -47,6 +52,7 @@ class TornadoWorker(Worker):
     incidents: Incidents
     listening: Listening
     server: Server
+    lines: Lines | None = None
 
     def init_process(self) -> None:
         # A loop that the configuration or a preloaded application made is the arbiter's: its epoll descriptor would be
@@ -68,6 +74,8 @@ class TornadoWorker(Worker):
         self._over = asyncio.Event()
         self.incidents = Incidents(self.log)
         self.server = self._make_server()
+        self.lines = watched_lines(self)
+        self.server.watch(self.lines)
         self.listening = Listening(
             loop, self.sockets, self.server, self._siblings(loop), self.cfg, self.log, self._accept_failed
         )
@@ -130,6 +138,12 @@ class TornadoWorker(Worker):
         return Observer(self) if hooked or debugging or self.log.access_log_enabled else None
 
     # -- the end -------------------------------------------------------------------------------
+
+    def handle_abort(self, sig: int, frame: FrameType | None) -> NoReturn:
+        if self.lines is not None:
+            self.listening.stop()
+            self.lines.give_up()
+        super().handle_abort(sig, frame)
 
     def _wake(self) -> None:
         """A signal was handled; perhaps it ended the worker."""

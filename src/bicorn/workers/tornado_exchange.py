@@ -58,6 +58,7 @@ class Exchange(HTTPMessageDelegate):
         """Begin: the head has come."""
         self.start_line, self.headers = start_line, headers
         self.has_begun, self.began_at = True, time.perf_counter()
+        self.stream.await_answer(start_line.method)
         self._take_time()
         try:
             self._admit()
@@ -165,6 +166,7 @@ class Exchange(HTTPMessageDelegate):
 
     def answered(self, start_line: ResponseStartLine, headers: HTTPHeaders) -> None:
         """Take note of the answer's head, which is about to be sent."""
+        self.stream.is_unanswered = start_line.code < 200
         if self._server.is_draining:
             headers["Connection"] = "close"
             self.stream.is_dismissed = True

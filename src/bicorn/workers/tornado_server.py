@@ -28,7 +28,7 @@ from bicorn.workers.tornado_exchange import AnswerConnection, Exchange
 from bicorn.workers.tornado_stream import Came, ClientStream, TlsStream
 
 if TYPE_CHECKING:
-    from bicorn._core import Handover
+    from bicorn._core import Handover, Lines
     from bicorn.workers.base import Worker
 
 
@@ -56,6 +56,11 @@ class Server(HTTPServer):
         self._surplus_to: Handover | None = None
         self._give_idle_away: Callable[[], None] = _nothing
         self._trusted: Trust = Trust([], {})
+        self._lines: Lines | None = None
+
+    def watch(self, lines: Lines) -> None:
+        """Have this table know the connections that are made from now on."""
+        self._lines = lines
 
     def observe(self, observer: Observer | None, begun: Callable[[], None]) -> None:
         """Show every exchange to the observer; `begun` is called for each request."""
@@ -91,7 +96,10 @@ class Server(HTTPServer):
     def _stream_of(self, connection: socket.socket, came: Came) -> ClientStream:
         sizes = {"max_buffer_size": self.max_buffer_size, "read_chunk_size": self.read_chunk_size}
         if not isinstance(self.ssl_options, ssl.SSLContext):
-            return ClientStream(connection, came, self._forget_stream, **sizes)
+            stream = ClientStream(connection, came, self._forget_stream, **sizes)
+            if self._lines is not None:
+                stream.line = self._lines.enter(connection.fileno(), came.listener)
+            return stream
         secured = self.ssl_options.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return TlsStream(secured, came, self._forget_stream, **sizes)
 
@@ -153,6 +161,7 @@ class Server(HTTPServer):
         self._end(server_conn)
         exchange = Exchange(self, request_conn)
         self._exchanges[server_conn] = exchange
+        exchange.stream.rest()
         exchange.delegate = super().start_request(server_conn, AnswerConnection(request_conn, exchange))
         if self._is_draining:
             # In a turn of its own: the stream does not wait yet.
@@ -164,6 +173,8 @@ class Server(HTTPServer):
     def on_close(self, server_conn: object) -> None:
         """Forget a connection that was closed, or that the application took over."""
         assert isinstance(server_conn, HTTP1ServerConnection)
+        if server_conn in self._exchanges:
+            self._exchanges[server_conn].stream.leave_alone()
         self._end(server_conn)
         if not self._exchanges:
             self._is_empty.set()

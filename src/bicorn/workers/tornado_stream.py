@@ -2,17 +2,22 @@
 
 Owns       where a connection came from, when bytes came in on it and when its last answer had left.
 Never      interprets a byte.
-Invariant  `closed` is called once for each stream, whoever closes it; a stream that is idle holds nothing of a request.
+Invariant  whatever is written passes the line, which somebody else may have shut; `closed` is called once for each
+           stream, whoever closes it; a stream that is idle holds nothing of a request.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tornado.iostream import IOStream, SSLIOStream
+
+if TYPE_CHECKING:
+    from bicorn._core import Line
 
 
 class Came(NamedTuple):
@@ -33,6 +38,10 @@ class ClientStream(IOStream):
     def __init__(self, connection: socket.socket, came: Came, closed: Callable[[], None], **sizes: Any) -> None:
         """`closed` is called when it is closed; `sizes` are Tornado's."""
         self.listener, self.has_served = came
+        #: What is known of it who cannot run Python, where others than this process can speak on it.
+        self.line: Line | None = None
+        #: A request has come, and no answer to it has begun; what is written before is an interim one.
+        self.is_unanswered = False
         #: The client has been told that the last answer was the last one.
         self.is_dismissed = False
         #: The client has ended its side, which Tornado takes for the end of both, or broken the connection off.
@@ -55,6 +64,25 @@ class ClientStream(IOStream):
         """Whether another worker can go on with it, if it is between two requests."""
         return self.IS_MOVABLE and not self.is_dismissed and self.is_empty()
 
+    def rest(self) -> None:
+        """Take note that it waits for the next request."""
+        if self.line is not None:
+            if not self.writing():
+                self.line.reset()
+            if self._read_buffer_size == 0:
+                self.line.rest()
+
+    def await_answer(self, method: str) -> None:
+        """Take note that a request of this method has come, and nothing of its answer has been written."""
+        self.is_unanswered = True
+        if self.line is not None:
+            self.line.set_bodiless(method == "HEAD")
+
+    def leave_alone(self) -> None:
+        """Take note that it has been taken over."""
+        if self.line is not None:
+            self.line.leave_alone()
+
     def free(self) -> None:
         """Take note that an answer has left."""
         self.has_served = True
@@ -69,12 +97,30 @@ class ClientStream(IOStream):
             raise
         if count:
             self.read_ns = time.monotonic_ns()
+            if self.line is not None:
+                self.line.begin()
         elif count is not None:
             self.has_left = True
         return count
 
+    def write(self, data: bytes | memoryview) -> Any:
+        """Write, or keep it until the socket takes more."""
+        written = super().write(data)
+        if self.is_unanswered and self.line is not None and not self.writing():
+            self.line.reset()
+        return written
+
+    def write_to_fd(self, data: memoryview) -> int:
+        """Write, unless its client was answered in the application's place."""
+        if self.line is not None and not self.line.may_write():
+            raise BrokenPipeError(errno.EPIPE, "the client was sent away")
+        return super().write_to_fd(data)
+
     def close_fd(self) -> None:
         """Close the socket."""
+        if self.line is not None:
+            self.line.leave()
+            self.line = None
         super().close_fd()
         self._tell_closed()
 
