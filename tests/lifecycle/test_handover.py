@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import selectors
+import signal
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
