@@ -19,24 +19,16 @@ use slab::Slab;
 
 use crate::accepting::Closed;
 use crate::application::{Application, Next, Waiter};
-use crate::connection::{Connection, Stage, Then};
+use crate::connection::{Connection, Stage};
 use crate::core::{Core, Verdict};
+use crate::ending::DRAINED_ACCEPTS_MAX;
 use crate::exchange;
 use crate::handover::Handover;
-use crate::job::{Fate, Job, Task};
-use crate::orders::{Order, Orders};
+use crate::orders::Orders;
 use crate::timer::Token;
-use crate::waiting::{Turn, judge};
 
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
-
-/// Connections taken from a listen queue at the beginning of a drain: twice the default backlog, so
-/// that what waited is served, and a flood cannot hold the drain up.
-const DRAINED_ACCEPTS_MAX: usize = 4096;
-
-/// The longest wait: the worker proves its life at least this often, twice within the shortest `timeout`.
-const WAIT_MS_MAX: u64 = 500;
 
 /// Generation of the tokens that are no connection; the key says which.
 pub(crate) const NOT_A_CONNECTION: u32 = u32::MAX;
@@ -45,9 +37,6 @@ const LIFELINE: u32 = 1;
 const ORDERS: u32 = 2;
 pub(crate) const HANDOVER: u32 = 3;
 pub(crate) const FIRST_LISTENER: u32 = 4;
-
-/// How soon a connection that no sibling could take is offered again.
-const OFFER_MS: u64 = 1;
 
 /// What the loop listens to besides clients.
 pub struct Sources {
@@ -76,7 +65,7 @@ pub struct Server<A: Application> {
     pub(crate) next_generation: u32,
     pub(crate) closed: Closed,
     /// When the listeners are looked at although the kernel has said nothing of them.
-    stragglers_ms: u64,
+    pub(crate) stragglers_ms: u64,
     /// What the kernel said last, and about whom.
     pub(crate) events: Vec<(Token, EventFlags)>,
     /// How far `events` have been dealt with.
@@ -85,7 +74,7 @@ pub struct Server<A: Application> {
     rounded: bool,
     woken: bool,
     signalled: bool,
-    stopped: bool,
+    pub(crate) stopped: bool,
     /// When connections were counted last, and how long the loop has waited for events since.
     pub(crate) balanced_ns: u64,
     pub(crate) rested_ns: u64,
@@ -100,8 +89,8 @@ pub struct Server<A: Application> {
     pub(crate) out: usize,
     /// Connections that are not waited for at the end.
     pub(crate) written_off: usize,
-    answered: u64,
-    due: Vec<u32>,
+    pub(crate) answered: u64,
+    pub(crate) due: Vec<u32>,
     /// For each place of the table, when the wheel looks at it next, as its last connection left it.
     pub(crate) parked_ms: Vec<u64>,
 }
@@ -285,116 +274,9 @@ impl<A: Application> Server<A> {
         true
     }
 
-    /// The next job, with its request named on the scoreboard.
-    #[inline]
-    fn depart(&mut self) -> Option<Box<Job<A>>> {
-        while let Some(mut job) = self.core.ready.pop_front() {
-            let connection = self.connections.get(job.token.key as usize);
-            // None: the loop was stopped while the job waited.
-            let connection = connection.filter(|connection| connection.token == job.token);
-            match job.task {
-                Task::Call => {
-                    let turn =
-                        connection.map_or(Turn::Forget, |connection| judge(connection, &self.core, &job));
-                    if turn != Turn::Run {
-                        self.turn_away(job, turn);
-                        continue;
-                    }
-                    let Job { request, .. } = &*job;
-                    let (method, target) =
-                        (request.head.method.of(&request.bytes), request.head.target.of(&request.bytes));
-                    self.core.app.slot().request_entered(self.core.clock.now_ns(), method, target);
-                }
-                Task::Pull if connection.is_none_or(|connection| connection.gone) => {
-                    self.close_if_open(job.token);
-                    job.task = Task::Abandon;
-                }
-                Task::Pull | Task::Abandon => {}
-            }
-            self.core.app.slot().job_left();
-            self.out += 1;
-            return Some(job);
-        }
-        None
-    }
-
-    /// A request is not run: nobody would see the answer, or it would come too late.
-    #[cold]
-    fn turn_away(&mut self, mut job: Box<Job<A>>, turn: Turn) {
-        let token = job.token;
-        self.core.concurrency -= 1;
-        if let Turn::Refuse(kind) = turn
-            && let Some(connection) = self.connections.get_mut(token.key as usize)
-        {
-            job.fate = Fate::Refused(job.request.refused(kind));
-            let verdict = exchange::complete(connection, &mut self.core, &mut job);
-            self.settle(token, verdict);
-        } else {
-            self.close_if_open(token);
-        }
-        self.core.keep_job(job);
-    }
-
-    /// Takes a job back that has run.
-    #[inline]
-    pub fn complete(&mut self, mut job: Box<Job<A>>) {
-        self.out -= 1;
-        let slot = self.core.app.slot();
-        slot.job_came_back();
-        slot.sent(job.sent);
-        self.core.concurrency -= usize::from(job.task == Task::Call);
-        if let Some(left) = job.left {
-            slot.request_waited(left.entered_ns.saturating_sub(job.ready_ns));
-            slot.request_left(left.entered_ns, left.left_ns, left.status);
-            self.core.clock.advance(left.left_ns);
-            self.answered += 1;
-            if self.answered == self.core.calls_max {
-                self.core.app.recycle();
-            }
-        } else if matches!(job.fate, Fate::Refused(_)) {
-            slot.request_withdrawn();
-        }
-        let token = job.token;
-        if job.task != Task::Abandon
-            && let Some(connection) = self.connections.get_mut(token.key as usize)
-            && connection.token == token
-        {
-            if std::mem::take(&mut connection.written_off) {
-                // It came back after all, too late for another request on this connection.
-                self.written_off -= 1;
-                connection.gone = false;
-                if matches!(job.fate, Fate::Answered(Then::KeepAlive)) {
-                    job.fate = Fate::Answered(Then::Linger);
-                }
-            }
-            let verdict = exchange::complete(connection, &mut self.core, &mut job);
-            let gone = connection.gone && matches!(connection.stage, Stage::Responding(_));
-            self.settle(token, if gone { Verdict::Close } else { verdict });
-        }
-        if job.stream.is_some() {
-            self.abandon(job); // The loop was stopped while the job was out.
-        } else {
-            self.core.keep_job(job);
-        }
-    }
-
     /// The loop's clock, which a job that comes back moves on.
     pub(crate) fn now_ns(&self) -> u64 {
         self.core.clock.now_ns()
-    }
-
-    /// Whether the drain is over, or the loop was stopped.
-    pub fn is_over(&self) -> bool {
-        // A job that is out may be the close() of an answer whose connection is gone.
-        let served = self.connections.len() == self.written_off && self.out <= self.written_off;
-        // What waits until there are descriptors again is not served yet.
-        let served = served && self.closed.until_ms.is_none();
-        (self.stopped || self.core.draining && served) && self.core.ready.is_empty()
-    }
-
-    /// Whether the loop was stopped, and has answers whose applications have not cleaned up yet.
-    pub(crate) fn has_answers_to_close(&self) -> bool {
-        self.stopped && !self.core.ready.is_empty()
     }
 
     /// Whether there is work that no event will announce.
@@ -406,24 +288,6 @@ impl<A: Application> Server<A> {
     /// The epoll set, readable when there is something to do: for loops that wait on it among others.
     pub fn set(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
-    }
-
-    fn follow_orders(&mut self) {
-        match self.sources.orders.current() {
-            Order::Serve => {}
-            Order::Drain => self.drain(DRAINED_ACCEPTS_MAX),
-            Order::Retire if self.core.draining => {}
-            Order::Retire => {
-                self.drain(0);
-                self.leave_idle_behind();
-            }
-            Order::Stop if self.stopped => {}
-            Order::Stop => {
-                self.drain(0);
-                self.stopped = true;
-                self.close_all();
-            }
-        }
     }
 
     /// Fills `events`; false when there are none and the waiter may not block.
@@ -460,22 +324,6 @@ impl<A: Application> Server<A> {
         Ok(!self.rounded || waiter.may_block())
     }
 
-    fn next_look_ms(&self) -> Option<u64> {
-        let stragglers_ms = self.seeks_stragglers().then_some(self.stragglers_ms);
-        self.core.wheel.next_ms().into_iter().chain(self.closed.until_ms).chain(stragglers_ms).min()
-    }
-
-    fn wait_ms(&self) -> u64 {
-        if !self.resumed.is_empty() {
-            return 0;
-        }
-        let now_ms = self.core.clock.now_ms();
-        if !self.offered.is_empty() {
-            return OFFER_MS;
-        }
-        self.next_look_ms().map_or(WAIT_MS_MAX, |at| at.saturating_sub(now_ms).clamp(1, WAIT_MS_MAX))
-    }
-
     #[inline]
     fn dispatch(&mut self, event: usize) {
         let (token, flags) = self.events[event];
@@ -510,7 +358,7 @@ impl<A: Application> Server<A> {
     }
 
     #[inline]
-    fn settle(&mut self, token: Token, verdict: Verdict) {
+    pub(crate) fn settle(&mut self, token: Token, verdict: Verdict) {
         if verdict == Verdict::Close {
             self.close(token);
         }
@@ -520,7 +368,7 @@ impl<A: Application> Server<A> {
         self.connections.get(token.key as usize).is_some_and(|connection| connection.token == token)
     }
 
-    fn close_if_open(&mut self, token: Token) {
+    pub(crate) fn close_if_open(&mut self, token: Token) {
         if self.is_open(token) {
             self.close(token);
         }
@@ -542,21 +390,6 @@ impl<A: Application> Server<A> {
         if self.closed.full {
             self.closed.full = false;
             self.reopen();
-        }
-    }
-
-    /// Lets the application clean up behind an answer that nobody reads.
-    fn abandon(&mut self, mut job: Box<Job<A>>) {
-        job.task = Task::Abandon;
-        job.socket = None;
-        self.core.ready.push_back(job);
-    }
-
-    /// Ends every connection; answers on their way are abandoned, so that their applications can clean up.
-    fn close_all(&mut self) {
-        let tokens: Vec<Token> = self.connections.iter().map(|(_, connection)| connection.token).collect();
-        for token in tokens {
-            self.close(token);
         }
     }
 
@@ -601,72 +434,4 @@ impl<A: Application> Server<A> {
             self.settle(token, verdict);
         }
     }
-
-    fn expire(&mut self) {
-        let now_ms = self.core.clock.now_ms();
-        if self.closed.until_ms.is_some_and(|until| until <= now_ms) {
-            self.closed.until_ms = None;
-            if self.core.draining {
-                self.empty_listen_queues(DRAINED_ACCEPTS_MAX);
-            } else {
-                self.reopen();
-            }
-        }
-        if self.seeks_stragglers() && self.stragglers_ms <= now_ms {
-            self.stragglers_ms = now_ms + WAIT_MS_MAX;
-            self.accept_stragglers();
-        }
-        let mut due = std::mem::take(&mut self.due);
-        self.core.wheel.expire(now_ms, &mut due);
-        for key in due.drain(..) {
-            self.look_at(key);
-        }
-        self.due = due;
-    }
-
-    /// The wheel says that the time of whoever is in this place may have come.
-    fn look_at(&mut self, key: u32) {
-        if let Some(connection) = self.connections.get_mut(key as usize) {
-            let token = connection.token;
-            let verdict = look(connection, &mut self.core);
-            self.settle(token, verdict);
-        } else if self.parked_ms[key as usize] <= self.core.clock.now_ms() {
-            self.parked_ms[key as usize] = u64::MAX;
-        }
-    }
-
-    /// Stops accepting, after `accepts_max` of what already waits in each listen queue has been taken.
-    pub(crate) fn drain(&mut self, accepts_max: usize) {
-        if self.core.draining {
-            return;
-        }
-        self.core.draining = true;
-        self.closed = Closed::default();
-        self.empty_listen_queues(accepts_max);
-        self.take_what_nobody_else_will();
-        if let Some(handover) = &self.sources.handover {
-            let _ = epoll::delete(&self.epoll, handover.source());
-        }
-        for (_, connection) in &mut self.connections {
-            if matches!(connection.stage, Stage::Preamble(_) | Stage::Idle | Stage::Lingering) {
-                self.core.patience(connection, self.core.timeouts.drain_idle_ms);
-            }
-        }
-        self.give_idle_away();
-    }
-}
-
-/// Whether the connection's time has come; if not, it is parked until it may have.
-fn look<A: Application>(connection: &mut Connection<A>, core: &mut Core<A>) -> Verdict {
-    let now_ms = core.clock.now_ms();
-    // Parked twice, when its deadline had been moved closer, it is on the wheel still.
-    if connection.parked_ms <= now_ms {
-        connection.parked_ms = u64::MAX;
-    }
-    let due = connection.deadline_ms <= now_ms;
-    let verdict = if due { exchange::time_out(connection, core) } else { Verdict::Keep };
-    if verdict == Verdict::Keep && connection.deadline_ms < connection.parked_ms {
-        connection.parked_ms = core.wheel.park(connection.token.key, connection.deadline_ms);
-    }
-    verdict
 }
