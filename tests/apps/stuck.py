@@ -27,6 +27,13 @@ def say_started() -> None:
         started.write(b"x")
 
 
+def hold() -> None:
+    """Wait until the test lets it go on; whoever shares the thread waits too."""
+    say_started()
+    with open(Path(os.environ["GATE"]) / "release", "rb", buffering=0) as release:
+        release.read(1)
+
+
 def hang_in_c() -> None:
     """Keep the lock for ever."""
     collections.deque(itertools.repeat(None), maxlen=0)
@@ -54,6 +61,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     if path == "/wait":
         say_started()
         time.sleep(LONG_S)
+    elif path == "/hold":
+        hold()
     elif path == "/hang":
         hang_in_c()
     elif path == "/spin":
@@ -78,6 +87,8 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
     elif path == "/wait":
         say_started()
         await asyncio.sleep(LONG_S)
+    elif path == "/hold":
+        hold()
     elif path == "/hang":
         hang_in_c()
     elif path == "/spin":
@@ -106,6 +117,8 @@ def make_tornado() -> Any:
             if path in ("/begin", "/wait"):
                 say_started()
                 await asyncio.sleep(LONG_S)
+            elif path == "/hold":
+                hold()
             elif path == "/hang":
                 hang_in_c()
             elif path == "/spin":

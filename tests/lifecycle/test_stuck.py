@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 
 import pytest
 
 from harness.answers import AnswerReader
 from harness.gate import Gate
-from harness.server import Serve, Server
+from harness.server import Serve, Server, suspend
 
 LOOPS = (("asgi", "--asgi-loop", "uvloop"), ("asgi", "--asgi-loop", "asyncio"))
 #: In these, whoever does not let go holds up all others.
@@ -17,6 +19,8 @@ COOPERATIVE = (("gevent",), ("eventlet",), *LOOPS, ("tornado",))
 #: Whoever is stuck in C code there has others beside it.
 SHARED = (("gthread", "--threads", "4"), *COOPERATIVE)
 KINDS = (("sync",), ("gthread", "--threads", "1"), *SHARED)
+#: One of each way of watching.
+FROZEN = (("sync",), ("gthread", "--threads", "4"), ("gevent",), LOOPS[0])
 
 
 def name_of(kind: tuple[str, ...]) -> str:
@@ -136,3 +140,24 @@ def test_an_application_that_comes_back_late_answers_once(
         assert answer.status == 504
         assert answers.read_to_close() == b""
     server.wait_for_workers(1, without=[stuck])
+
+
+@pytest.mark.parametrize("kind", FROZEN, ids=name_of)
+def test_a_server_that_was_frozen_goes_on(serve: Serve, gate: Gate, kind: tuple[str, ...]) -> None:
+    server, worker = start(serve, kind, gate)
+    with server.connection() as (held, answers):
+        held.sendall(request("/hold"))
+        gate.wait_started()
+        for pid in (server.pid, worker):
+            suspend(pid)
+        held.settimeout(
+            2.2
+        )  # The worker's time is over after one second, and the watch would speak half a second later.
+        with pytest.raises(TimeoutError):
+            held.recv(1)
+        held.settimeout(10)
+        for pid in (worker, server.pid):
+            os.kill(pid, signal.SIGCONT)
+        gate.release()
+        assert answers.read_answer().body == b"alive"
+    assert server.worker_pids() == [worker]

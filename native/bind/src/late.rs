@@ -22,15 +22,23 @@ use crate::wsgi::push_error;
 /// kills the worker a second later.
 const ABORT_NS: u64 = 500_000_000;
 
-/// For how long the same sign of life must have been the last one here as well: a process that was stopped for a
-/// while is not one that is stuck.
+/// For how long the same sign of life must have been the last one here as well.
 const SEEN_NS: u64 = 200_000_000;
+
+/// Who comes this much later than it wanted to from its rest was stopped or frozen, and its worker with it: a container
+/// that was paused. The arbiter says the same of itself.
+const OVERSLEPT_NS: u64 = 1_000_000_000;
 
 /// How often to look whether it is over, in milliseconds.
 const LOOK_MS: u64 = 250;
 
 /// Between two looks that nothing else hangs on than when the worker begins to drain.
 const REST_NS_MAX: u64 = 500_000_000;
+
+/// Whether there is too much time between two looks for a process that runs.
+pub fn has_overslept(looked_ns: u64, now_ns: u64) -> bool {
+    now_ns.saturating_sub(looked_ns) > REST_NS_MAX + OVERSLEPT_NS
+}
 
 /// A 504 to a client whose application has not answered in time; `request` is its method and target.
 pub fn answer_late(socket: &Socket, server: &[u8], request: &[u8]) {
@@ -58,6 +66,9 @@ pub struct Overtime {
     /// The last sign of life, and when it was first seen here.
     beat_ns: u64,
     seen_ns: u64,
+    /// When the last look was, and since when the worker has been awake.
+    looked_ns: u64,
+    awake_ns: u64,
     /// When the worker was first seen to drain; 0 before.
     draining_ns: u64,
     /// The last sign of life before everything was done that can be.
@@ -67,7 +78,16 @@ pub struct Overtime {
 impl Overtime {
     /// A look at the worker that has this row of the scoreboard.
     pub fn new(slot: Slot, patience: Patience) -> Self {
-        Self { slot, patience, beat_ns: 0, seen_ns: 0, draining_ns: 0, done_ns: u64::MAX }
+        Self {
+            slot,
+            patience,
+            beat_ns: 0,
+            seen_ns: 0,
+            looked_ns: 0,
+            awake_ns: 0,
+            draining_ns: 0,
+            done_ns: u64::MAX,
+        }
     }
 
     /// Whether nothing is to be expected of the worker any more, and nothing has been done about it.
@@ -78,6 +98,10 @@ impl Overtime {
         if self.draining_ns == 0 && row.state.load(Relaxed) == self.patience.draining_state {
             self.draining_ns = now_ns;
         }
+        if has_overslept(self.looked_ns, now_ns) {
+            self.awake_ns = now_ns;
+        }
+        self.looked_ns = now_ns;
         if beat_ns != self.beat_ns {
             (self.beat_ns, self.seen_ns) = (beat_ns, now_ns);
         }
@@ -92,7 +116,9 @@ impl Overtime {
 
     /// When the application cannot be broken off any more.
     fn due_ns(&self) -> u64 {
-        let silent_ns = self.beat_ns.saturating_add(self.patience.timeout.as_nanos() as u64) + ABORT_NS;
+        let silent_ns =
+            self.beat_ns.max(self.awake_ns).saturating_add(self.patience.timeout.as_nanos() as u64)
+                + ABORT_NS;
         // A worker that drains is not killed for its silence.
         let leaving_ns = self.draining_ns.saturating_add(self.patience.graceful.as_nanos() as u64);
         let leaving_ns = leaving_ns.saturating_sub(REST_NS_MAX + ABORT_NS);

@@ -45,6 +45,14 @@ impl Post {
         due_ns != 0 && now_ns > due_ns && !is_taken
     }
 
+    /// Time in which the process did not run is not the request's.
+    pub fn excuse(&self, slept_ns: u64) {
+        let _doing = self.doing(); // Its thread can begin or end nothing meanwhile.
+        if self.due.0.load(SeqCst) != 0 {
+            self.due.0.fetch_add(slept_ns, SeqCst);
+        }
+    }
+
     /// When the application asked that the patience with its request begin, if it has asked for more of it.
     pub fn extended_ns(&self, timeout: Duration) -> Option<u64> {
         let _doing = self.doing(); // Its thread can begin or end nothing meanwhile.

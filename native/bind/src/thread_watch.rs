@@ -11,7 +11,7 @@ use bicorn_reactor::{Order, Waiter, Watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::late::{Overtime, answer_late};
+use crate::late::{Overtime, answer_late, has_overslept};
 use crate::post::{Late, Post};
 use crate::thread_loop::{LOOK, ThreadLoop};
 
@@ -28,6 +28,10 @@ impl Lookout<'_> {
         let now_ns = monotonic_ns();
         if now_ns.saturating_sub(self.looked_ns) < LOOK.as_nanos() as u64 / 4 {
             return;
+        }
+        if has_overslept(self.looked_ns, now_ns) {
+            let slept_ns = now_ns - self.looked_ns;
+            self.threads.posts.iter().for_each(|post| post.excuse(slept_ns));
         }
         self.looked_ns = now_ns;
         self.threads.extend_patience();
