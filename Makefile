@@ -29,7 +29,7 @@ serve: $(BUILT) $(VENV)/.$(EXAMPLE) ## build, and serve examples/flask_app on 12
 test: $(BUILT) $(DEV) ## build, and run the whole suite: Rust, then Python
 	cargo test --quiet --package bicorn-wire --package bicorn-reactor
 	@sh native/bind/test.sh $(BIN)/python
-	$(BIN)/pytest --numprocesses auto
+	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 check: $(BUILT) $(DEV) ## format, lint, types, stubs, layers; nothing is changed
 	$(BIN)/ruff format --check --quiet

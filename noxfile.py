@@ -13,4 +13,4 @@ def tests(session: nox.Session) -> None:
     """Build for one CPython and run the Python suite."""
     session.install("--upgrade", "pip>=25.1")
     session.install("--group", "dev", ".")
-    session.run("pytest", "--numprocesses", "auto", *session.posargs)
+    session.run("pytest", "--numprocesses", "auto", "--dist", "worksteal", *session.posargs)
