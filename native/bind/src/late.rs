@@ -35,9 +35,27 @@ const LOOK_MS: u64 = 250;
 /// Between two looks that nothing else hangs on than when the worker begins to drain.
 const REST_NS_MAX: u64 = 500_000_000;
 
-/// Whether there is too much time between two looks for a process that runs.
-pub fn has_overslept(looked_ns: u64, now_ns: u64) -> bool {
-    now_ns.saturating_sub(looked_ns) > REST_NS_MAX + OVERSLEPT_NS
+/// Looks that follow one another at once or after a rest of `REST_NS_MAX`.
+pub struct Looks {
+    last_ns: u64,
+}
+
+impl Looks {
+    /// The first one is to come.
+    pub fn begin() -> Self {
+        Self { last_ns: monotonic_ns() }
+    }
+
+    /// A look, after a rest without a bound.
+    pub fn begin_again(&mut self) {
+        self.last_ns = monotonic_ns();
+    }
+
+    /// Another look; gives for how long nothing ran since the last one, 0 if things did.
+    pub fn slept_ns(&mut self, now_ns: u64) -> u64 {
+        let rest_ns = now_ns.saturating_sub(std::mem::replace(&mut self.last_ns, now_ns));
+        if rest_ns > REST_NS_MAX + OVERSLEPT_NS { rest_ns } else { 0 }
+    }
 }
 
 /// A 504 to a client whose application has not answered in time; `request` is its method and target.
@@ -66,8 +84,8 @@ pub struct Overtime {
     /// The last sign of life, and when it was first seen here.
     beat_ns: u64,
     seen_ns: u64,
-    /// When the last look was, and since when the worker has been awake.
-    looked_ns: u64,
+    looks: Looks,
+    /// When the worker was last seen to run again after it had not; 0 before.
     awake_ns: u64,
     /// When the worker was first seen to drain; 0 before.
     draining_ns: u64,
@@ -83,7 +101,7 @@ impl Overtime {
             patience,
             beat_ns: 0,
             seen_ns: 0,
-            looked_ns: 0,
+            looks: Looks::begin(),
             awake_ns: 0,
             draining_ns: 0,
             done_ns: u64::MAX,
@@ -98,15 +116,19 @@ impl Overtime {
         if self.draining_ns == 0 && row.state.load(Relaxed) == self.patience.draining_state {
             self.draining_ns = now_ns;
         }
-        if has_overslept(self.looked_ns, now_ns) {
+        if self.looks.slept_ns(now_ns) > 0 {
             self.awake_ns = now_ns;
         }
-        self.looked_ns = now_ns;
         if beat_ns != self.beat_ns {
             (self.beat_ns, self.seen_ns) = (beat_ns, now_ns);
         }
         let is_silent = now_ns >= self.due_ns() && now_ns - self.seen_ns >= SEEN_NS;
         is_silent && self.done_ns != beat_ns && !self.patience.timeout.is_zero()
+    }
+
+    /// Nobody has looked for a while because there was nothing to look at.
+    pub fn look_again(&mut self) {
+        self.looks.begin_again();
     }
 
     /// Everything has been done.

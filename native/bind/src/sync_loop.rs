@@ -65,6 +65,9 @@ impl Watchman {
                 if rung.is_err_and(|errno| errno != Errno::INTR) {
                     return;
                 }
+                if patience.is_none() {
+                    lookout.overtime.look_again();
+                }
                 match watch.turn(&mut lookout) {
                     Ok(true) => crew.pass_signal_on(),
                     Ok(false) => {}

@@ -11,7 +11,7 @@ use bicorn_reactor::{Order, Waiter, Watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::late::{Overtime, answer_late, has_overslept};
+use crate::late::{Looks, Overtime, answer_late};
 use crate::post::{Late, Post};
 use crate::thread_loop::{LOOK, ThreadLoop};
 
@@ -20,6 +20,7 @@ struct Lookout<'a> {
     threads: &'a ThreadLoop,
     overtime: Overtime,
     looked_ns: u64,
+    looks: Looks,
 }
 
 impl Lookout<'_> {
@@ -29,11 +30,11 @@ impl Lookout<'_> {
         if now_ns.saturating_sub(self.looked_ns) < LOOK.as_nanos() as u64 / 4 {
             return;
         }
-        if has_overslept(self.looked_ns, now_ns) {
-            let slept_ns = now_ns - self.looked_ns;
+        self.looked_ns = now_ns;
+        let slept_ns = self.looks.slept_ns(now_ns);
+        if slept_ns > 0 {
             self.threads.posts.iter().for_each(|post| post.excuse(slept_ns));
         }
-        self.looked_ns = now_ns;
         self.threads.extend_patience();
         self.threads.name_oldest();
         self.threads.answer_late_requests();
@@ -64,7 +65,7 @@ impl ThreadLoop {
     /// The kernel refused to wait.
     pub fn watch_threads(&self, overtime: Overtime) -> Result<(), Errno> {
         let mut watch = Watch::new(&self.crew);
-        let mut lookout = Lookout { threads: self, overtime, looked_ns: 0 };
+        let mut lookout = Lookout { threads: self, overtime, looked_ns: 0, looks: Looks::begin() };
         self.let_threads_begin();
         while !self.crew.has_ended() {
             let rest = lookout.overtime.rest().min(LOOK);
