@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -238,6 +239,33 @@ def test_a_worker_that_leaves_without_descriptors_serves_what_waits(lossless: St
         waiting[0][0].settimeout(DEADLINE_S)
         resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
         assert [answers.read_answer().status for _, answers in waiting] == [200] * len(waiting)
+    assert server.wait_exit() == 0
+    assert "Traceback" not in server.log and "SIGKILL" not in server.log
+
+
+@pytest.mark.parametrize(("lossless", "more"), ACCEPTING, indirect=["lossless"])
+def test_a_worker_that_leaves_without_descriptors_serves_what_was_left_to_it(
+    lossless: Start, more: tuple[str, ...]
+) -> None:
+    server = lossless("hello:app", "-w", "2", "--keep-alive", "60", *more)
+    leaving, staying = server.wait_for_ready(2)
+    suspend(staying)
+    with server.connection() as (sock, reader):
+        sock.sendall(REQUEST)
+        assert reader.read_answer().status == 200
+        server.signal(signal.SIGTTOU)
+        wait_until(lambda: not is_alive(leaving), "a worker has left its connection behind")
+        limits = limit_descriptors(staying)
+        sock.sendall(REQUEST)
+        server.signal(signal.SIGTERM)
+        server.wait_for_log("Handling signal: term")
+        os.kill(staying, signal.SIGCONT)
+        sock.settimeout(1)
+        with contextlib.suppress(TimeoutError):  # A worker that has closed its listeners first has room for it.
+            assert sock.recv(1, socket.MSG_PEEK) != b""
+        sock.settimeout(DEADLINE_S)
+        resource.prlimit(staying, resource.RLIMIT_NOFILE, limits)
+        assert reader.read_answer().status == 200
     assert server.wait_exit() == 0
     assert "Traceback" not in server.log and "SIGKILL" not in server.log
 

@@ -120,14 +120,14 @@ class Listening:
     @property
     def is_short(self) -> bool:
         """Whether connections wait that could not be taken for want of descriptors."""
-        return self._acceptor.is_short
+        return self._acceptor.is_short or (self._siblings is not None and self._siblings.is_short)
 
     async def take_what_nobody_else_will(self) -> bool:
         """Take connections that siblings have given away before they left as well, and those that there were no
         descriptors for; False if there are none.
         """
         took = self._siblings is not None and self._siblings.take_what_nobody_else_will(self._introduce)
-        if self.is_short:
+        if self._acceptor.is_short:
             self._acceptor.accept_waiting()
             took = took or self._arriving > 0
         await self._wait_for_arrivals()

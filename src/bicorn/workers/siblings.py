@@ -9,6 +9,7 @@ Invariant  who puts a connection in looks into the queue once more before it end
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -63,6 +64,7 @@ class Siblings:
         self._queue = Handover(fds, [str(listener) for listener in listeners])
         self._introduce: Introduce | None = None  # while connections are taken
         self._rest: asyncio.TimerHandle | None = None
+        self._has_failed = False
         self._looked = time.monotonic()
         self._used = time.process_time()
 
@@ -113,13 +115,24 @@ class Siblings:
 
     def take_what_nobody_else_will(self, introduce: Introduce) -> bool:
         """Take what is in the queue if no other worker is there for it; False if that is nothing."""
-        took = False
+        took = self._has_failed = False
         try:
             while not self._are_ready() and self._take(introduce):
                 took = True
         except OSError:
-            pass  # There are no descriptors: it stays for whoever comes.
+            self._has_failed = True
         return took
+
+    @property
+    def is_short(self) -> bool:
+        """Whether there is something in the queue that this worker could not take for want of descriptors."""
+        return self._has_failed and self._is_something_there()
+
+    def _is_something_there(self) -> bool:
+        # Without descriptors, a failure to take does not say so.
+        poll = select.poll()
+        poll.register(self._queue.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     # -- giving ----------------------------------------------------------------------------------
 

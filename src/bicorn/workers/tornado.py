@@ -179,7 +179,7 @@ class TornadoWorker(Worker):
     async def _finish(self) -> None:
         await self.server.drain(self.listening.give_idle_away)
         # Whoever gave something away looks once more before it ends.
-        while self.listening.is_short or await self.listening.take_what_nobody_else_will():
+        while await self.listening.take_what_nobody_else_will() or self.listening.is_short:
             if self.listening.is_short:  # Nothing tells of descriptors that come free.
                 await asyncio.sleep(ACCEPT_REST_S)
             await self.server.wait_until_empty()

@@ -110,14 +110,14 @@ class Listening:
         self._is_leaving = not for_good
         self._acceptor.accept_waiting()
         await asyncio.sleep(0)  # Tornado makes them known to the server in a turn of their own.
-        if not self.is_short:
+        if not self._acceptor.is_short:
             for listener in self._listeners:
                 listener.close()
 
     @property
     def is_short(self) -> bool:
         """Whether connections wait that could not be taken for want of descriptors."""
-        return self._acceptor.is_short
+        return self._acceptor.is_short or (self._siblings is not None and self._siblings.is_short)
 
     def give_idle_away(self) -> None:
         """Let siblings go on with connections that are between two requests."""
