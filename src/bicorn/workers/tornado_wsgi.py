@@ -1,7 +1,7 @@
-"""A WSGI application in Tornado's container, which sends whatever it is given: here it is given what may be sent.
+"""A WSGI application in Tornado's container. Its connection sends whatever it is given: here, what may be sent.
 
 Owns       the answer of one WSGI application until it is whole, and what PEP 3333 and HTTP ask of it.
-Never      writes to a client: the container does, head and body at once and as its last act.
+Never      sends a part: head and body leave at once, as the last act.
 Invariant  a body is as long as the head says, or shorter, and there is none where the status or a HEAD forbids it: else
            the client would take the rest of it for the answer to its next request.
 """
@@ -9,14 +9,18 @@ Invariant  a body is as long as the head says, or shorter, and there is none whe
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import os
 import re
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import tornado
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine, format_timestamp
+from tornado.log import access_log
 from tornado.wsgi import WSGIContainer
 
 from bicorn._core import Deadline, FileWrapper
@@ -45,6 +49,9 @@ HOP_BY_HOP = frozenset(
     )
 )
 
+#: What Tornado's container says of itself.
+SERVER = f"TornadoServer/{tornado.version}"
+
 #: Where a request's exchange is in its environ, until the application is called.
 EXCHANGE = "bicorn.exchange"
 
@@ -57,25 +64,68 @@ WITHOUT_BODY = (204, 304)
 
 
 class Container(WSGIContainer):
-    """Tornado's container, with an answer for an application that fails."""
+    """Tornado's container, with an answer for an application that fails.
 
-    def __init__(self, app: Any, worker: Worker, executor: ThreadPoolExecutor | None) -> None:
-        super().__init__(_fitting(app, self._judge), executor)
+    Tornado's own takes three turns of the loop for each request, for threads that are not there by default.
+    """
+
+    def __init__(
+        self, app: Callable[..., Iterable[bytes]], worker: Worker, executor: ThreadPoolExecutor | None
+    ) -> None:
+        super().__init__(app, executor)
         self._worker = worker
         self._errors = ErrorStream(worker.cfg.errorlog)
         # `timeout` is the loop's here, not a request's, so there is none to extend.
         self._deadline = Deadline(watched=False)
-        self._loop = asyncio.get_event_loop_policy().get_event_loop() if executor is not None else None
+        self._threads = executor
+        self._loop = asyncio.get_event_loop_policy().get_event_loop()
+
+    def __call__(self, request: HTTPServerRequest) -> None:
+        """Serve a request."""
+        if self._threads is not None:
+            super().__call__(request)  # As a task.
+        else:
+            # Not now: nobody else would have a turn before all requests that a client has sent ahead are answered.
+            self._loop.call_soon(self._serve, request)
+
+    def _serve(self, request: HTTPServerRequest) -> None:
+        try:
+            self._send(request, self._answer_to(self.environ(request)))
+        except Exception as error:  # noqa: BLE001 - told below
+            self._fail(request, error)
 
     async def handle_request(self, request: HTTPServerRequest) -> None:
         """Answer, with 500 if the application raises: Tornado would leave the client waiting."""
         try:
-            await super().handle_request(request)
-        except NotRun as reason:
-            _exchange_of(request).dismiss(reason)
-        except Exception as error:
+            environ = self.environ(request)
+            self._send(request, await self._loop.run_in_executor(self._threads, self._answer_to, environ))
+        except Exception as error:  # noqa: BLE001 - told below
+            self._fail(request, error)
+
+    def _fail(self, request: HTTPServerRequest, error: Exception) -> None:
+        if isinstance(error, NotRun):
+            _exchange_of(request).dismiss(error)
+        else:
             self._worker.log.error("Error handling request %s %s", request.method, request.uri, exc_info=error)
             _refuse(request)
+
+    def _answer_to(self, environ: dict[str, Any]) -> _Whole:
+        """Call the application, unless nobody waits for its answer any more."""
+        self._judge(environ.pop(EXCHANGE))
+        answer = _Answer()
+        try:
+            answer.collect(self.wsgi_application(environ, answer.start_response))
+        except (StopIteration, GeneratorExit) as error:
+            # No Future takes the one, no task survives the other: the client would wait for ever.
+            raise RuntimeError(f"the application raised {type(error).__name__}") from error
+        return answer.of(environ["REQUEST_METHOD"])
+
+    def _send(self, request: HTTPServerRequest, answer: _Whole) -> None:
+        connection: Any = request.connection
+        connection.write_headers(ResponseStartLine("HTTP/1.1", answer.code, answer.reason), answer.fields, answer.body)
+        connection.finish()
+        if answer.code >= 400 or access_log.isEnabledFor(logging.INFO):
+            self._log(answer.code, request)
 
     def environ(self, request: HTTPServerRequest) -> dict[str, Any]:
         """Give Tornado's environ, with what the other worker classes have in theirs."""
@@ -97,7 +147,7 @@ class Container(WSGIContainer):
         """Raise NotRun for a request that has waited too long for its turn, or for its thread."""
         if time.monotonic_ns() - exchange.ready_ns <= ASK_AFTER_NS:
             return
-        if self._loop is None:
+        if self._threads is None:
             exchange.judge()
         else:
             # In the loop's thread, which may close the socket at any time.
@@ -114,24 +164,13 @@ def _exchange_of(request: HTTPServerRequest) -> Exchange:
     return exchange
 
 
-def _fitting(
-    app: Callable[..., Iterable[bytes]], judge: Callable[[Exchange], None]
-) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
-    """The application, with answers as Tornado takes them: it refuses or sends on what other servers mend."""
+class _Whole(NamedTuple):
+    """An answer that may be sent."""
 
-    def fitting(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        judge(environ.pop(EXCHANGE))
-        answer = _Answer()
-        try:
-            answer.collect(app(environ, answer.start_response))
-        except (StopIteration, GeneratorExit) as error:
-            # No Future takes the one, no task survives the other: the client would wait for ever.
-            raise RuntimeError(f"the application raised {type(error).__name__}") from error
-        status, fields, body = answer.of(environ["REQUEST_METHOD"])
-        start_response(status, fields)
-        return [body]
-
-    return fitting
+    code: int
+    reason: str
+    fields: HTTPHeaders
+    body: bytes
 
 
 class _Answer:
@@ -162,27 +201,38 @@ class _Answer:
             if close is not None:
                 close()
 
-    def of(self, method: str) -> tuple[str, list[tuple[str, str]], bytes]:
-        """Status, fields and body of the answer to a request with this method."""
+    def of(self, method: str) -> _Whole:
+        """The answer to a request with this method."""
         if self._head is None:
             raise RuntimeError("the application never called start_response()")
-        code, reason, fields = self._head
+        code, reason, given = self._head
         body = b"".join(self._blocks)
-        names = {name.lower() for name, _ in fields}
-        if "date" not in names:
-            fields.append(("Date", format_timestamp(time.time())))
-        if code == 204:  # It may say no length (RFC 9110, 8.6); the container does, which is taken out again.
-            fields = [(name, value) for name, value in fields if name.lower() != "content-length"]
+        fields = HTTPHeaders()
+        for name, value in given:
+            fields.add(name, value)
+        if "Server" not in fields:
+            fields["Server"] = SERVER
+        if "Date" not in fields:
+            fields["Date"] = _http_date(int(time.time()))
+        if "Content-Type" not in fields and code != 304:
+            fields["Content-Type"] = "text/html; charset=UTF-8"
+        if code == 204:  # It may say no length (RFC 9110, 8.6).
+            fields.pop("Content-Length", None)
         if code in WITHOUT_BODY:
             body = b""
-        elif "content-length" not in names:
-            fields.append(("Content-Length", str(len(body))))
+        elif "Content-Length" not in fields:
+            fields["Content-Length"] = str(len(body))
         if method == "HEAD":
             body = b""
-        promised = next((value for name, value in fields if name.lower() == "content-length"), "")
-        if promised.isascii() and promised.isdigit():
+        promised = fields.get("Content-Length", "")
+        if promised.isascii() and promised.isdigit() and int(promised) < len(body):
             body = body[: int(promised)]
-        return f"{code} {reason}", fields, body
+        return _Whole(code, reason, fields, body)
+
+
+@functools.lru_cache(maxsize=1)
+def _http_date(second: int) -> str:
+    return format_timestamp(second)
 
 
 def _refuse(request: HTTPServerRequest) -> None:
