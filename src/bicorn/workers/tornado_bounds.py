@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 WAITED_TOO_LONG: Final = "the request waited longer than queue_timeout for its turn"
 TOO_MANY_AT_ONCE: Final = "limit_concurrency requests wait or run already"
 
+#: A request that waited no longer is run without asking whether its client is still there, in nanoseconds; as in the
+#: native loop.
+ASK_AFTER_NS: Final = 100_000_000
+
 
 class NotRun(Exception):
     """The application is not called. `why`: what the log says of an answer with 503; None: the client has gone."""

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from bicorn.workers.tornado_stream import ClientStream
 
 
+#: Of an answer that has not begun.
+NO_FIELDS = HTTPHeaders()
+
+
 class Exchange(HTTPMessageDelegate):
     """One request and its answer, from the wait for its head on."""
 
@@ -44,7 +48,10 @@ class Exchange(HTTPMessageDelegate):
         self.has_begun = False
         self.forwarded_scheme: str | None = None
         self.began_at = 0.0
-        self.answer: Response | None = None
+        #: The head of the answer, and how much of its body there has been.
+        self.answer_line: ResponseStartLine | None = None
+        self.answer_fields = NO_FIELDS
+        self.answer_bytes = 0
         self.seen: Any = None  # Any: the observer's
         #: When all that was needed of the request had been read, on the monotonic clock.
         self.ready_ns = 0
@@ -104,7 +111,7 @@ class Exchange(HTTPMessageDelegate):
     def _start(self) -> None:
         """Call the application, unless the request has waited for too long by now."""
         try:
-            if self.answer is None:
+            if self.answer_line is None:
                 self.judge()
             self.delegate.finish()
         except NotRun as reason:
@@ -141,7 +148,7 @@ class Exchange(HTTPMessageDelegate):
         if reason.why is None:
             self.stream.has_left = True
             self.connection.close()
-        elif self.answer is None and not self.stream.closed():
+        elif self.answer_line is None and not self.stream.closed():
             self._send_away(reason.why)
 
     def _send_away(self, why: str) -> None:
@@ -173,17 +180,15 @@ class Exchange(HTTPMessageDelegate):
         if start_line.code == 204:  # Tornado's container writes a length, which a 204 must not have (RFC 9110, 8.6).
             headers.pop("Content-Length", None)
         if start_line.code >= 200:
-            self.answer = Response(f"{start_line.code} {start_line.reason}", list(headers.get_all()), 0)
+            self.answer_line, self.answer_fields = start_line, headers
 
-    def unanswered(self) -> Response:
-        """Give what stands in the books in place of an answer that there was none of."""
+    def response(self) -> Response:
+        """Give what stands in the books, also where there was no answer."""
+        if self.answer_line is not None:
+            status = f"{self.answer_line.code} {self.answer_line.reason}"
+            return Response(status, list(self.answer_fields.get_all()), self.answer_bytes)
         status = "499 Client Closed Request" if self.stream.has_left else "500 Internal Server Error"
         return Response(status, [], 0, headers_sent=False)
-
-    def sent(self, count: int) -> None:
-        """Count bytes of the answer's body."""
-        if self.answer is not None:
-            self.answer.sent += count
 
     def finished(self) -> None:
         """Take note that the application has given all of its answer."""
@@ -197,6 +202,7 @@ class AnswerConnection(HTTPConnection):
     def __init__(self, connection: HTTPConnection, exchange: Exchange) -> None:
         self._connection = connection
         self.exchange = exchange
+        self.context = connection.context  # type: ignore[attr-defined]  # asked for with each request
 
     def __getattr__(self, name: str) -> Any:  # Any: whatever Tornado's connection has
         return getattr(self._connection, name)
@@ -204,12 +210,12 @@ class AnswerConnection(HTTPConnection):
     def write_headers(self, start_line: Any, headers: HTTPHeaders, chunk: bytes | None = None) -> Any:
         """Send the head."""
         self.exchange.answered(start_line, headers)
-        self.exchange.sent(len(chunk or b""))
+        self.exchange.answer_bytes = len(chunk or b"")
         return self._connection.write_headers(start_line, headers, chunk)
 
     def write(self, chunk: bytes) -> Any:
         """Send a piece of the body."""
-        self.exchange.sent(len(chunk))
+        self.exchange.answer_bytes += len(chunk)
         return self._connection.write(chunk)
 
     def finish(self) -> None:

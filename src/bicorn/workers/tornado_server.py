@@ -244,7 +244,8 @@ class Trust:
 
     def scheme_of(self, exchange: Exchange) -> str | None:
         """Give the scheme that the peer vouches for, if it says one and is believed."""
-        said = [value for name, value in self._fields.items() if exchange.headers.get(name) == value]
+        fields = exchange.headers
+        said = [name for name, value in self._fields.items() if name in fields and fields[name] == value]
         return "https" if said and self._believes(exchange.connection.context.address) else None
 
     def _believes(self, address: object) -> bool:
@@ -272,7 +273,7 @@ class Observer:
         if exchange.seen is None:
             return  # pre_request raised, or the request was not run.
         request, environ = exchange.seen
-        answer = exchange.answer or exchange.unanswered()
+        answer = exchange.response()
         worker = self._worker
         worker.log.access(answer, request, environ, timedelta(seconds=time.perf_counter() - exchange.began_at))
         try:

@@ -25,7 +25,7 @@ from tornado.wsgi import WSGIContainer
 
 from bicorn._core import Deadline, FileWrapper
 from bicorn.workers.gateway import ErrorStream
-from bicorn.workers.tornado_bounds import NotRun
+from bicorn.workers.tornado_bounds import ASK_AFTER_NS, NotRun
 
 if TYPE_CHECKING:
     from bicorn.workers.base import Worker
@@ -54,10 +54,6 @@ SERVER = f"TornadoServer/{tornado.version}"
 
 #: Where a request's exchange is in its environ, until the application is called.
 EXCHANGE = "bicorn.exchange"
-
-#: A request that waited no longer for its thread is run without asking whether its client is still there, in
-#: nanoseconds; as in the native loop.
-ASK_AFTER_NS = 100_000_000
 
 #: Statuses whose answers have no body (RFC 9112, 6.3).
 WITHOUT_BODY = (204, 304)
