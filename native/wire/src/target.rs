@@ -192,7 +192,10 @@ fn is_ip_literal(literal: &[u8]) -> bool {
     std::str::from_utf8(literal).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
 
+/// `*DIGIT` (RFC 3986 3.2.3): zeros in front change nothing about the number.
 fn is_port(digits: &[u8]) -> bool {
+    let zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
+    let digits = &digits[zeros..];
     digits.len() <= 5
         && digits.iter().all(u8::is_ascii_digit)
         && digits.iter().fold(0_u32, |port, digit| port * 10 + u32::from(digit - b'0')) <= 65_535
@@ -287,6 +290,9 @@ mod tests {
             b"a:",
             b"a:0",
             b"a:65535",
+            b"a:000080",
+            b"a:00000000000000000000065535",
+            b"[::1]:0080",
             b"127.0.0.1:8000",
             b"[::1]",
             b"[::1]:80",
@@ -306,7 +312,11 @@ mod tests {
             b"a:-1",
             b"a:+1",
             b"a:65536",
-            b"a:000080",
+            b"a:00065536",
+            b"a:100000",
+            b"a:99999999999999999999",
+            b"a:0x50",
+            b"a:00:80",
             b"a:80:80",
             b"[::1",
             b"::1",
