@@ -1,7 +1,7 @@
 """The native half, as Python sees it; `make check` compares this file with the module (mypy.stubtest)."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Protocol, final
 
 from typing_extensions import Self
@@ -178,6 +178,12 @@ class AsgiServer:
     def connections(self) -> int: ...
     @property
     def running(self) -> int: ...
+
+@final
+class WsgiHead:
+    """Status and fields of a WSGI response, checked: ValueError or TypeError for what cannot go on the wire."""
+
+    def __new__(cls, server: str, status: str, headers: Iterable[tuple[str, str]]) -> Self: ...
 
 @final
 class Deadline:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import pytest
 
+from apps.starts import WRONG
 from harness.server import Serve, wait_until
 
 STREAMING = """
@@ -37,6 +39,9 @@ def app(environ, start_response):
     return [b"whole"]
 """
 
+#: Calls of start_response that are right, or told so; see tests/apps/starts.py.
+TAKEN = ("/latin1", "/no_reason", "/tuples", "/mutated", "/keyword", "/again", "/lazily")
+
 NAMED = """
 def app(environ, start_response):
     start_response("200 OK", [])
@@ -50,6 +55,24 @@ def test_the_environ_is_that_of_the_sync_worker(serve: Serve) -> None:
         for worker in ("asgi", "sync")
     ]
     assert seen[0] == seen[1]
+
+
+def test_start_response_takes_and_sends_what_it_does_in_the_sync_worker(serve: Serve) -> None:
+    """The same status line, reason and fields on the wire; what cannot go there is refused at the call."""
+    servers = [serve("starts:app", "-k", worker) for worker in ("sync", "asgi")]
+    told = json.dumps(("299 Whatever", [("X-One", "1")], "ab")).encode()
+    requests = [f"GET {path} HTTP/1.0\r\n\r\n".encode() for path in TAKEN + tuple(WRONG)]
+    requests.append(b"POST /told HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(told) + told)
+    for request in requests:
+        sync, asgi = (re.sub(rb"\r\nDate: [^\r]+", b"", server.raw(request)) for server in servers)
+        assert asgi == sync
+    assert asgi.startswith(b"HTTP/1.1 299 Whatever\r\n")
+
+
+def test_no_status_of_another_protocol_is_taken(serve: Serve) -> None:
+    told = json.dumps(("101 Switching Protocols", [], "")).encode()
+    answer = serve("starts:app", "-k", "asgi").get("/told", method="POST", body=told)
+    assert answer.status == 500
 
 
 @pytest.mark.parametrize("path", ["/%ff%fe", "/%E2%82", "/%C3%A9%zz", "/%2F%00%25"])

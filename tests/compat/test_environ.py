@@ -73,6 +73,44 @@ def test_a_request_has_the_environ_that_gunicorn_gives_it(pair: Pair, group: Gro
     assert different == expected_differences(group, case)
 
 
+#: What a worker that runs several threads says of itself.
+OWN_OF_ASGI = ("wsgi.multithread", "gunicorn.socket")
+
+#: A handshake is the asgi worker's to answer, whatever the application is; this one is no good.
+HANDSHAKE = "upgrade-websocket"
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Give a server with the sync worker and one with the asgi worker, with the settings of a group."""
+    serve = Serve(tmp_path_factory.mktemp("workers"))
+    pairs: dict[str, tuple[Server, Server]] = {}
+
+    def start(group: Group, worker: str) -> Server:
+        return serve("environ_dump:app", "-k", worker, config=group.config, bind=group.bind, env=group.env)
+
+    def pair_of(group: Group) -> tuple[Server, Server]:
+        if group.name not in pairs:
+            pairs[group.name] = start(group, "sync"), start(group, "asgi")
+        return pairs[group.name]
+
+    yield pair_of
+    serve.close()
+
+
+@pytest.mark.parametrize(
+    ("group", "case"),
+    [(group, name) for group, name in CASES if name != HANDSHAKE],
+    ids=[f"{group.name}/{name}" for group, name in CASES if name != HANDSHAKE],
+)
+def test_a_request_has_the_same_environ_under_the_asgi_worker(workers: Pair, group: Group, case: str) -> None:
+    sync, asgi = (ask(server, group, group.cases[case]) for server in workers(group))
+    for key in OWN_OF_ASGI:
+        sync.pop(key, None)
+        asgi.pop(key, None)
+    assert asgi == sync
+
+
 def ask(server: Server, group: Group, request: bytes) -> dict[str, str]:
     """The environ as texts; of a refusal only its status."""
     address = f"unix:{server.directory / group.bind[5:]}" if group.bind.startswith("unix") else None

@@ -73,6 +73,18 @@ def test_a_header_is_taken_as_gunicorn_takes_it(server_of: ServerOf, mode: str, 
         assert seen(ours, name) == seen(theirs, name)
 
 
+def test_a_wsgi_application_under_the_asgi_worker_sees_what_it_sees_under_sync(serve: Serve) -> None:
+    servers = [serve("environ_dump:app", "-k", worker, "--proxy-protocol=auto") for worker in ("sync", "asgi")]
+    for name, header in {**ALIKE, **DIRECT}.items():
+        sync, asgi = (ask(server, header) for server in servers)
+        assert asgi.status == sync.status
+        if asgi.status == 200:
+            sync_seen, asgi_seen = seen(sync, name), seen(asgi, name)
+            if sync_seen["PROXY_PROTOCOL"] in DIRECT:  # The port is the connection's own.
+                assert asgi_seen.pop("REMOTE_PORT") and sync_seen.pop("REMOTE_PORT")
+            assert asgi_seen == sync_seen
+
+
 @pytest.mark.parametrize("header", [ALIKE["v1-tcp4"], ALIKE["v2-tcp4"]])
 @pytest.mark.parametrize("allowed", ["10.0.0.0/8", "127.0.0.0/8", "*", ""])
 def test_only_peers_that_are_allowed_may_send_one(server_of: ServerOf, allowed: str, header: bytes) -> None:

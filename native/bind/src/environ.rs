@@ -140,11 +140,7 @@ impl Environs {
             environ.set_item(intern!(py, "REMOTE_PORT"), port)?;
         }
         if let Some(proxied) = &shown.proxied {
-            environ.set_item(intern!(py, "PROXY_PROTOCOL"), proxied.protocol)?;
-            if let Some((address, port)) = &proxied.address {
-                environ.set_item(intern!(py, "PROXY_ADDR"), address)?;
-                environ.set_item(intern!(py, "PROXY_PORT"), port)?;
-            }
+            proxied.show(py, &environ)?;
         }
         Ok(environ)
     }

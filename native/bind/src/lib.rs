@@ -50,6 +50,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<access::AccessLog>()?;
     module.add_class::<asgi::server::AsgiServer>()?;
+    module.add_class::<asgi::WsgiHead>()?;
     module.add_class::<deadline::Deadline>()?;
     module.add_class::<file_wrapper::FileWrapper>()?;
     module.add_class::<green_loop::GreenLoop>()?;

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bicorn_wire::Origin;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyString};
 
 /// The other end of a connection. Made where no Python may run; what Python shows of it is made with
 /// the first request.
@@ -38,6 +39,28 @@ pub struct Proxied {
     pub address: Option<(Py<PyString>, Py<PyString>)>,
 }
 
+impl Proxied {
+    /// What an environ says of this header.
+    pub fn new(py: Python<'_>, origin: Origin) -> Self {
+        let address = if let Origin::Relayed { proxy, .. } = origin {
+            Some((PyString::new(py, &proxy.ip().to_string()).unbind(), port_text(py, proxy.port())))
+        } else {
+            None
+        };
+        Self { protocol: origin.protocol(), address }
+    }
+
+    /// Says it.
+    pub fn show(&self, py: Python<'_>, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+        environ.set_item(intern!(py, "PROXY_PROTOCOL"), self.protocol)?;
+        if let Some((address, port)) = &self.address {
+            environ.set_item(intern!(py, "PROXY_ADDR"), address)?;
+            environ.set_item(intern!(py, "PROXY_PORT"), port)?;
+        }
+        Ok(())
+    }
+}
+
 impl Peer {
     /// A peer from what accept returned.
     pub fn new(
@@ -62,16 +85,6 @@ impl Peer {
         self.client().map(|address| address.ip().to_string()).unwrap_or_default()
     }
 
-    fn proxied(&self, py: Python<'_>) -> Option<Proxied> {
-        let origin = self.origin?;
-        let address = if let Origin::Relayed { proxy, .. } = origin {
-            Some((PyString::new(py, &proxy.ip().to_string()).unbind(), port_text(py, proxy.port())))
-        } else {
-            None
-        };
-        Some(Proxied { protocol: origin.protocol(), address })
-    }
-
     /// What Python shows of it.
     #[inline]
     pub fn shown(&mut self, py: Python<'_>) -> &Shown {
@@ -80,7 +93,7 @@ impl Peer {
             self.shown = Some(Shown {
                 remote_addr: PyString::new(py, &self.address_text()).unbind(),
                 remote_port: port.map(|port| port_text(py, port)),
-                proxied: self.proxied(py),
+                proxied: self.origin.map(|origin| Proxied::new(py, origin)),
             });
         }
         self.shown.as_ref().expect("made above")

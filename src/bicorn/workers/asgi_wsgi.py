@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from bicorn._core import Deadline, FileWrapper
+from bicorn._core import Deadline, FileWrapper, WsgiHead
 from bicorn.workers.gateway import SERVER_SOFTWARE, ErrorStream
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ class WsgiInAsgi:
             "SERVER_SOFTWARE": SERVER_SOFTWARE,
             "bicorn.deadline": Deadline(watched=False),  # A thread of the pool may take its time.
         }
-        self._script_name = os.environ.get("SCRIPT_NAME", "") or cfg.root_path
+        self._mount = os.fsencode(os.environ.get("SCRIPT_NAME", ""))
+        self._root_path = cfg.root_path
+        self._server = cfg.server_header
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -63,13 +65,15 @@ class WsgiInAsgi:
         if scope["type"] != "http":
             raise RuntimeError(f"a WSGI application cannot serve {scope['type']}")
         loop = asyncio.get_running_loop()
-        call = _Call(loop, receive, send, time.monotonic())
+        call = _Call(loop, receive, send, time.monotonic(), self._server)
         environ = {
             **self._constant,
-            **environ_of(scope, self._script_name),
+            **environ_of(scope, self._root_path),
             "wsgi.input": io.BufferedReader(call.body),
             "wsgi.early_hints": call.early_hints,
         }
+        call.exchange.fill_environ(environ)
+        mount(environ, scope, self._mount)
         await loop.run_in_executor(self._pool, call.run, self._app, environ)
 
 
@@ -104,14 +108,17 @@ async def _awaited(receive: Receive) -> Message:
 class _Call:
     """One call of the application, in a thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, send: Send, queued_at: float) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, receive: Receive, send: Send, queued_at: float, server: str
+    ) -> None:
         self._loop = loop
         self._send = send
         self._queued_at = queued_at
+        self._server = server
         # The server's own exchange, which receive() and send() are methods of.
-        self._exchange: Any = receive.__self__  # type: ignore[attr-defined]  # Any: it has no name outside the core
+        self.exchange: Any = receive.__self__  # type: ignore[attr-defined]  # Any: it has no name outside the core
         self.body = _Body(loop, receive)
-        self._start: Message | None = None
+        self._head: WsgiHead | None = None
         self._is_started = False
 
     def run(self, app: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
@@ -141,25 +148,21 @@ class _Call:
 
     async def _is_wanted(self) -> bool:
         """Ask the loop's own side, in its thread; if it is not, the loop has dealt with the client."""
-        wanted: bool = self._exchange.is_wanted()
+        wanted: bool = self.exchange.is_wanted()
         return wanted
 
     def start_response(
         self,
         status: str,
-        headers: list[tuple[str, str]],
+        response_headers: list[tuple[str, str]],
         exc_info: Any = None,  # Any: what sys.exc_info() gives
     ) -> Callable[[bytes], None]:
         """`start_response` of PEP 3333."""
         if exc_info is not None and self._is_started:
             raise exc_info[1].with_traceback(exc_info[2])
-        if exc_info is None and self._start is not None:
+        if exc_info is None and self._head is not None:
             raise AssertionError("start_response() was called a second time without exc_info (PEP 3333)")
-        self._start = {
-            "type": "http.response.start",
-            "status": int(status.split(None, 1)[0]),
-            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers],
-        }
+        self._head = WsgiHead(self._server, status, response_headers)
         return lambda block: self._send_block(block, more=True)
 
     def early_hints(self, headers: Iterable[tuple[str, str]]) -> None:
@@ -167,20 +170,20 @@ class _Call:
         links = [value.encode("latin-1") for name, value in headers if name.lower() == "link"]
         if links and not self._is_started:
             hint: Message = {"type": "http.response.early_hint", "links": links}
-            asyncio.run_coroutine_threadsafe(self._send_all([hint]), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._send_after(None, hint), self._loop).result()
 
     def _send_block(self, block: bytes, *, more: bool) -> None:
-        messages: list[Message] = [{"type": "http.response.body", "body": block, "more_body": more}]
-        if not self._is_started:
-            if self._start is None:
-                raise RuntimeError("the application gave a body before it called start_response()")
-            messages.insert(0, self._start)
-            self._is_started = True
-        asyncio.run_coroutine_threadsafe(self._send_all(messages), self._loop).result()
+        head = None if self._is_started else self._head
+        if not self._is_started and head is None:
+            raise RuntimeError("the application gave a body before it called start_response()")
+        self._is_started = True
+        message = {"type": "http.response.body", "body": block, "more_body": more}
+        asyncio.run_coroutine_threadsafe(self._send_after(head, message), self._loop).result()
 
-    async def _send_all(self, messages: list[Message]) -> None:
-        for message in messages:
-            await self._send(message)
+    async def _send_after(self, head: WsgiHead | None, message: Message) -> None:
+        if head is not None:
+            self.exchange.take_head(head)
+        await self._send(message)
 
 
 def environ_of(scope: Message, script_name: str) -> dict[str, Any]:
@@ -214,6 +217,31 @@ def environ_of(scope: Message, script_name: str) -> dict[str, Any]:
             text = environ[key] + ("; " if key == "HTTP_COOKIE" else ",") + text
         environ[key] = text
     return environ
+
+
+def mount(environ: dict[str, Any], scope: Message, script_name: bytes) -> None:
+    """Divide the path where a trusted proxy says that the application is, or else the environment, as in sync."""
+    forwarded = None
+    if "HTTP_SCRIPT_NAME" in environ:
+        # Only with an underscore, which `header_map` and `forwarder_headers` have judged: a dash comes from anybody.
+        forwarded = next((value for name, value in reversed(scope["headers"]) if name == b"script_name"), None)
+    script_name = script_name if forwarded is None else forwarded
+    path = scope["raw_path"]
+    if environ["RAW_URI"][:1] != "/" and _is_bare(environ["RAW_URI"]):
+        environ["PATH_INFO"], path = "", b""  # A scope has the path that RFC 9112, 3.2.1 says; sync has what was sent.
+    if not script_name:
+        return
+    if not path.startswith(script_name):
+        who = "the environment" if forwarded is None else "a trusted proxy"
+        raise ValueError(f"the path {path!r} does not start with SCRIPT_NAME {script_name!r}, which {who} set")
+    environ["SCRIPT_NAME"] = script_name.decode("latin-1")
+    environ["PATH_INFO"] = unquote_to_bytes(path[len(script_name) :]).decode("latin-1")
+
+
+def _is_bare(target: str) -> bool:
+    """Whether a target is a URI without a path."""
+    _, separator, rest = target.partition("://")
+    return bool(separator) and "/" not in rest.partition("?")[0]
 
 
 def _server_of(scope: Message) -> tuple[str, str]:

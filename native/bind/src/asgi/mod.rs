@@ -16,3 +16,5 @@ mod scope;
 pub mod server;
 mod steps;
 mod websocket;
+
+pub use exchange::WsgiHead;

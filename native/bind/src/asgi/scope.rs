@@ -57,6 +57,8 @@ pub struct Peer {
     pub own: Client,
     /// Whom its PROXY header names.
     pub relayed: OnceCell<Client>,
+    /// What its PROXY header says.
+    pub origin: OnceCell<Origin>,
     /// `server` of the scope.
     pub server: Py<PyAny>,
 }
@@ -77,6 +79,9 @@ impl Peer {
 
     /// Takes the proxy by its word, if this peer may send it.
     pub fn relays(&self, py: Python<'_>, origin: Origin) -> PyResult<bool> {
+        if self.may_relay {
+            let _ = self.origin.set(origin);
+        }
         if let Origin::Relayed { client, .. } = origin
             && self.may_relay
         {

@@ -6,8 +6,9 @@
 use bicorn_reactor::waiting::Turn;
 use bicorn_wire::RefusalKind;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use super::{Exchange, Stage, State};
+use super::{Exchange, Stage, State, WsgiHead};
 use crate::asgi::connection::Conn;
 
 impl Exchange {
@@ -46,6 +47,18 @@ impl Exchange {
     #[pyo3(name = "is_wanted")]
     fn is_wanted_py(&self, py: Python<'_>) -> bool {
         self.is_wanted(py)
+    }
+
+    /// What `take_head` does, for the adapter that calls a WSGI application.
+    #[pyo3(name = "take_head")]
+    fn take_head_py(&self, py: Python<'_>, head: &WsgiHead) -> PyResult<()> {
+        self.take_head(py, head)
+    }
+
+    /// What `fill_environ` does, for the same.
+    #[pyo3(name = "fill_environ")]
+    fn fill_environ_py(&self, py: Python<'_>, environ: &Bound<'_, PyDict>) -> PyResult<()> {
+        self.fill_environ(py, environ)
     }
 }
 

@@ -14,6 +14,7 @@ mod receiving;
 mod running;
 mod sending;
 mod upgrades;
+mod wsgi;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -31,6 +32,7 @@ use crate::asgi::server::Shared;
 use crate::asgi::websocket::WebSocket;
 
 pub use handles::Handles;
+pub use wsgi::WsgiHead;
 
 /// What the request decides about its response.
 #[derive(Clone, Copy, Debug)]

@@ -287,6 +287,7 @@ impl Shared {
             may_relay: self.proxies.allows(ip),
             own,
             relayed: OnceCell::new(),
+            origin: OnceCell::new(),
             server,
         })
     }
