@@ -188,11 +188,36 @@ def _title(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
 
 
+ASYNCHRONOUS = "async def create(): ...\n"
+
+
 @pytest.mark.parametrize("more", [("-k", "asgi"), ()])
 def test_an_asynchronous_factory_is_refused_at_start(serve: Serve, more: tuple[str, ...]) -> None:
-    server = serve("mine:create", *more, files={"mine.py": "async def create(): ...\n"}, wait=False)
+    server = serve("mine:create", *more, files={"mine.py": ASYNCHRONOUS}, wait=False)
     assert server.wait_exit() == 4
     assert "'mine:create' is a coroutine function without parameters, so it is a factory, and the asgi" in server.log
+
+
+@pytest.mark.parametrize("worker", ["sync", "gthread", "gevent", "tornado"])
+def test_a_class_that_was_given_is_the_one_that_refuses_an_asynchronous_factory(serve: Serve, worker: str) -> None:
+    for check, code in (((), 4), (("--check-config",), 1)):
+        server = serve("mine:create", "-k", worker, *check, files={"mine.py": ASYNCHRONOUS}, wait=False)
+        assert server.wait_exit() == code
+        assert f"so it is a factory, and the {worker} worker serves WSGI. Start with" in server.log
+        assert "ASGI application" not in server.log
+
+
+def test_an_asynchronous_factory_is_called_no_asgi_application(serve: Serve) -> None:
+    server = serve("mine:create", files={"mine.py": ASYNCHRONOUS}, wait=False)
+    assert server.wait_exit() == 4
+    assert "so it is a factory" in server.log and "is an ASGI application" not in server.log
+
+
+def test_an_asynchronous_factory_that_is_called_says_what_to_write(serve: Serve) -> None:
+    server = serve("mine:create()", files={"mine.py": ASYNCHRONOUS}, wait=False)
+    assert server.wait_exit() == 4
+    assert "the factory 'create' is asynchronous" in server.log and "write 'mine:create' and start" in server.log
+    assert "never awaited" not in server.log
 
 
 def test_an_aiohttp_application_is_refused_by_the_asgi_worker(serve: Serve) -> None:

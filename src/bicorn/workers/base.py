@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from bicorn.app.failed import failed_app
 from bicorn.app.importer import AppModuleError
-from bicorn.app.interface import Interface, interface_of, require_wsgi
+from bicorn.app.interface import Interface, interface_of, require_either, require_wsgi
 from bicorn.app.reloader import Reloader
 from bicorn.ipc.messages import Kind, Message, send
 from bicorn.ipc.scoreboard import SlotState
@@ -181,6 +181,7 @@ class Worker:
             self.wsgi = failed_app(str(error))
         is_open = self.INTERFACE is Interface.WSGI and not self.cfg.is_given("worker_class")
         if is_open and interface_of(self.wsgi) is Interface.ASGI:
+            require_either(self.wsgi, self.cfg.app_uri or "")  # A factory looks like one, and must not be called one.
             self._become_asgi()
         self.require_served(self.wsgi, self.cfg)
 

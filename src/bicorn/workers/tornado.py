@@ -34,6 +34,7 @@ from bicorn.workers.watched import watched_lines
 
 if TYPE_CHECKING:
     from bicorn._core import Lines
+    from bicorn.config import Settings
 
 #: Tornado wants a number; no body is longer (RFC 9110 leaves the length open, our own parser stops here as well).
 NO_LIMIT: Final = 2**63 - 1
@@ -65,9 +66,12 @@ class TornadoWorker(Worker):
         super().load_wsgi()
         # Here rather than in run(): a certificate that cannot be read is a failure to boot.
         self.tls = make_context(self.cfg) if self.cfg.is_ssl else None
-        if not _is_tornados(self.wsgi):
-            assert self.wsgi is not None, "it was just loaded"
-            require_wsgi(self.wsgi, self.cfg.app_uri or "", self.cfg.worker_class_str)
+
+    @classmethod
+    def require_served(cls, app: Callable[..., object], cfg: Settings) -> None:
+        """Refuse what is neither Tornado's own nor WSGI."""
+        if not _is_tornados(app):
+            require_wsgi(app, cfg.app_uri or "", cfg.worker_class_str)
 
     def run(self) -> None:
         loop = asyncio.get_event_loop_policy().get_event_loop()
