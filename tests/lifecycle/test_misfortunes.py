@@ -13,11 +13,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.answers import AnswerReader
 from harness.gate import Gate
 from harness.load import load
 from harness.server import DEADLINE_S, Server, is_alive, suspend, wait_until
@@ -268,6 +269,58 @@ def test_a_worker_that_leaves_without_descriptors_serves_what_was_left_to_it(
         assert reader.read_answer().status == 200
     assert server.wait_exit() == 0
     assert "Traceback" not in server.log and "SIGKILL" not in server.log
+
+
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["stays", "leaves"])
+@pytest.mark.parametrize(("lossless", "more"), ACCEPTING, indirect=["lossless"])
+def test_a_connection_that_changes_workers_waits_for_a_descriptor(
+    lossless: Start, more: tuple[str, ...], is_stopped: bool
+) -> None:
+    server = lossless("whose:app", "-w", "2", "--keep-alive", "60", *more)
+    leaving, staying = sorted(server.wait_for_workers(2))
+    with connected_to(server, leaving) as (sock, answers):
+        # Nothing idle is left there that could be closed to make room.
+        wait_until(lambda: not connections(staying, server.port), "the worker that stays to be idle")
+        limits = resource.prlimit(staying, resource.RLIMIT_NOFILE)
+        resource.prlimit(staying, resource.RLIMIT_NOFILE, (3, limits[1]))  # None is free, whatever it closes.
+        server.signal(signal.SIGTTOU)
+        wait_until(lambda: server.worker_pids() == [staying], "one worker")
+        server.wait_for_log(r"Cannot accept connections: .*see `ulimit -n`")
+        used = cpu_s(staying)
+        sock.sendall(REQUEST)
+        sock.settimeout(1)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)  # Neither answered nor reset.
+        assert cpu_s(staying) - used < 0.3
+        if is_stopped:
+            server.signal(signal.SIGTERM)
+            server.wait_for_log("Handling signal: term")
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+        sock.settimeout(DEADLINE_S)
+        resource.prlimit(staying, resource.RLIMIT_NOFILE, limits)
+        assert answers.read_answer().text.startswith(f"{staying} ")
+    assert "Traceback" not in server.log and "SIGKILL" not in server.log
+
+
+def connections(pid: int, port: int) -> int:
+    """How many connections to the port a process has open, by proc(5)."""
+    links = (name.readlink() for name in Path(f"/proc/{pid}/fd").iterdir())
+    own = {str(link)[len("socket:[") : -1] for link in links if str(link).startswith("socket:")}
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(row[1].endswith(f":{port:04X}") and row[3] != "0A" and row[9] in own for row in rows)
+
+
+@contextlib.contextmanager
+def connected_to(server: Server, pid: int) -> Iterator[tuple[socket.socket, AnswerReader]]:
+    """A connection to this worker, between two requests."""
+    for _ in range(1000):
+        with server.connection() as (sock, answers):
+            sock.sendall(REQUEST)
+            if answers.read_answer().text.startswith(f"{pid} "):
+                yield sock, answers
+                return
+    raise AssertionError(f"no connection reached worker {pid}")
 
 
 @pytest.mark.parametrize("lossless", ["sync", "tornado", "asgi"], indirect=True)

@@ -209,9 +209,9 @@ def _checked(app: object, module: ModuleType, target: Target, name: str) -> Call
     if inspect.iscoroutine(app):
         app.close()  # Python would warn that nobody awaited it.
         raise AppImportError(
-            f"Cannot load {target.uri!r}: the factory {name!r} is asynchronous, and no loop runs yet that could await it. "
-            f"For an aiohttp application write '{target.module}:{name}' and start with -k aiohttp.GunicornWebWorker; "
-            "else name a factory that is not asynchronous."
+            f"Cannot load {target.uri!r}: the factory {name!r} is asynchronous, and no loop runs yet that could await "
+            f"it. For an aiohttp application write '{target.module}:{name}' and start with -k "
+            "aiohttp.GunicornWebWorker; else name a factory that is not asynchronous."
         )
     if not callable(app):
         names = [near for near in _near_names(module, name) if near != name]

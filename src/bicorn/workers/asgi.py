@@ -236,7 +236,7 @@ class AsgiWorker(Worker):
     def _siblings(self) -> Siblings | None:
         if self.handover is None or self.slot is None:
             return None
-        return Siblings(self.event_loop, self.slot, self.handover, self.sockets)
+        return Siblings(self.event_loop, self.slot, self.handover, self.sockets, self.accept_failed)
 
     def _is_last(self) -> bool:
         """Whether the server stops as a whole: no other worker takes what this one leaves."""

@@ -57,9 +57,17 @@ class Siblings:
     """The other workers, to whom connections go when this one leaves, and from whom they come when those do."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, slot: Slot, fds: tuple[int, int], listeners: Sequence[Listener]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        slot: Slot,
+        fds: tuple[int, int],
+        listeners: Sequence[Listener],
+        failed: Callable[[str], None],
     ) -> None:
+        """`failed` hears why connections could not be taken, and may make room."""
         self._loop = loop
+        self._failed = failed
+        self._has_failed = False  # when what nobody else would take was to be taken
         self._slot = slot
         self._queue = Handover(fds, [str(listener) for listener in listeners])
         self._introduce: Introduce | None = None  # while connections are taken
@@ -94,8 +102,9 @@ class Siblings:
         assert self._introduce is not None, "the queue is watched only while connections are taken"
         try:
             self._take(self._introduce)
-        except OSError:
+        except OSError as error:
             self._take_none_for(REST_S)  # What cannot be taken stays in the queue, which stays readable.
+            self._failed(str(error))
 
     def _take_none_for(self, seconds: float) -> None:
         if self._rest is not None:

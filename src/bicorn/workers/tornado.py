@@ -123,7 +123,7 @@ class TornadoWorker(Worker):
     def _siblings(self, loop: asyncio.AbstractEventLoop) -> Siblings | None:
         if self.handover is None or self.slot is None or self.tls is not None:
             return None
-        return Siblings(loop, self.slot, self.handover, self.sockets)
+        return Siblings(loop, self.slot, self.handover, self.sockets, self._accept_failed)
 
     def _application(self) -> HTTPServerConnectionDelegate | Callable[[HTTPServerRequest], None]:
         app: Any = self.wsgi
