@@ -158,18 +158,23 @@ impl<A: Application> Server<A> {
         self.core.app.has_ready_sibling() && self.queue(socket.as_fd(), peer, false)
     }
 
-    /// Takes out of the queue what no other worker is there for; false when that is nothing.
+    /// Takes out of the queue what no other worker is there for; false when that is nothing. Without descriptors it
+    /// stays there, and the drain goes on until there are some.
     ///
     /// Whoever puts something in looks here once more before it ends, so nothing is left behind when all
     /// workers end together.
     pub(crate) fn take_what_nobody_else_will(&mut self) -> bool {
         let is_told = self.sources.orders.current() == Order::Drain; // The other orders leave it to a successor.
         let is_needed = is_told && !self.core.app.has_ready_sibling();
-        let mut took = false;
-        while is_needed && self.take_over() {
-            took = true;
+        let mut found = false;
+        // Asked first: without descriptors, taking does not say whether there is anything to take.
+        while is_needed && self.sources.handover.as_ref().is_some_and(|handover| !handover.is_empty()) {
+            found = true;
+            if !self.take_over() {
+                break;
+            }
         }
-        took
+        found
     }
 
     /// Takes one connection out of the queue, and leaves the next to others; as many as wait here already, if those
