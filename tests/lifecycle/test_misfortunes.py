@@ -277,7 +277,7 @@ def test_a_connection_that_changes_workers_waits_for_a_descriptor(
     lossless: Start, more: tuple[str, ...], is_stopped: bool
 ) -> None:
     server = lossless("whose:app", "-w", "2", "--keep-alive", "60", *more)
-    leaving, staying = sorted(server.wait_for_workers(2))
+    leaving, staying = sorted(server.wait_for_ready(2), key=started)  # SIGTTOU ends the oldest of those that are ready.
     with connected_to(server, leaving) as (sock, answers):
         # Nothing idle is left there that could be closed to make room.
         wait_until(lambda: not connections(staying, server.port), "the worker that stays to be idle")
@@ -301,6 +301,11 @@ def test_a_connection_that_changes_workers_waits_for_a_descriptor(
         resource.prlimit(staying, resource.RLIMIT_NOFILE, limits)
         assert answers.read_answer().text.startswith(f"{staying} ")
     assert "Traceback" not in server.log and "SIGKILL" not in server.log
+
+
+def started(pid: int) -> tuple[int, int]:
+    """When a process started, by proc(5), and its number for two of one moment."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]), pid
 
 
 def connections(pid: int, port: int) -> int:
