@@ -22,6 +22,7 @@ __all__ = [
     "SyncLoop",
     "ThreadLoop",
     "Turn",
+    "WsgiHead",
     "__version__",
     "compile_access_format",
     "judge_turn",
