@@ -67,7 +67,6 @@ class Siblings:
         """`failed` hears why connections could not be taken, and may make room."""
         self._loop = loop
         self._failed = failed
-        self._has_failed = False  # when what nobody else would take was to be taken
         self._slot = slot
         self._queue = Handover(fds, [str(listener) for listener in listeners])
         self._introduce: Introduce | None = None  # while connections are taken
