@@ -197,7 +197,7 @@ def test_a_configuration_may_name_worker_classes(serve: Serve) -> None:
     )
     server = serve("hello:app", config=config)
     assert server.get("/").status == 200
-    assert "Using worker: plain" in server.log
+    server.wait_for_log("Using worker: plain")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_an_override_that_nobody_calls_is_warned_of(serve: Serve, module: str, b
     )
     server = serve("hello:app", "-k", "mine.Mine", files={"mine.py": mine})
     assert server.get("/").status == 200
-    assert "[WARNING] mine.Mine overrides handle_request(), which is never called: native code" in server.log
+    server.wait_for_log(r"\[WARNING\] mine\.Mine overrides handle_request\(\), which is never called: native code")
     quiet = serve("hello:app", "-k", "mine.Plain", files={"mine.py": mine})
     assert quiet.get("/").status == 200
     assert "overrides" not in quiet.log

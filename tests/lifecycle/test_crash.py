@@ -127,7 +127,7 @@ def test_a_first_boot_that_crashes_otherwise_is_tried_again(start: Start) -> Non
     )
     server = start("mine:app", files={"mine.py": app})
     assert server.get("/").status == 200
-    assert "was sent SIGSEGV!" in server.log
+    server.wait_for_log("was sent SIGSEGV!")
 
 
 def test_a_first_boot_that_fails_is_tried_again_if_that_is_wanted(start: Start) -> None:

@@ -43,7 +43,8 @@ def test_new_code_is_served(start: Start) -> None:
     server.signal(signal.SIGHUP)
     server.wait_for_workers(2, without=old)
     assert server.get("/").body == b"new"
-    assert "Handling signal: hup" in server.log and "Hang up: Master" in server.log
+    server.wait_for_log("Handling signal: hup")
+    server.wait_for_log("Hang up: Master")
 
 
 def test_the_old_worker_serves_until_the_new_one_is_ready(start: Start, gate: Gate) -> None:

@@ -251,7 +251,7 @@ def test_an_exit_in_a_thread_ends_the_worker_but_not_its_other_requests(serve: S
     (pid,) = server.worker_pids()
     assert server.get(path).status == 500
     server.wait_for_workers(1, without=[pid])
-    assert name in server.log
+    server.wait_for_log(name)
     assert server.get("/").body == b"fine"
 
 

@@ -58,7 +58,7 @@ def test_an_exit_ends_the_worker_after_its_answer(serve: Serve, path: str, name:
     (pid,) = server.worker_pids()
     assert server.get(path).status == 500
     server.wait_for_workers(1, without=[pid])
-    assert name in server.log
+    server.wait_for_log(name)
     assert server.get("/").body == b"fine"
 
 
