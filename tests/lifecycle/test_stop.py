@@ -11,7 +11,8 @@ import pytest
 
 from harness.answers import AnswerReader
 from harness.gate import Gate
-from harness.server import Server, is_alive, wait_until
+from harness.server import Serve, Server, is_alive, wait_until
+from workers.classes import ALL
 
 Start = Callable[..., Server]
 REQUEST = b"GET / HTTP/1.1\r\nHost: test.example\r\nConnection: close\r\n\r\n"
@@ -90,10 +91,18 @@ def test_workers_follow_a_killed_arbiter(start: Start) -> None:
     wait_until(lambda: not any(is_alive(pid) for pid in workers), "the end of the workers", timeout=5)
 
 
-def test_a_stop_during_the_boot_of_a_worker_ends_the_server(start: Start, gate: Gate) -> None:
-    app = "import os\nfrom hello import app\nos.read(os.open(os.environ['GATE'] + '/release', os.O_RDONLY), 1)\n"
-    server = start("mine:app", "--graceful-timeout", "1", files={"mine.py": app}, env=gate.env)
-    assert server.stop(timeout=10) == 0
+@pytest.mark.parametrize("worker_class", ALL)
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_does_not_wait_for_an_application_that_is_being_loaded(
+    serve: Serve, worker_class: str, sig: signal.Signals
+) -> None:
+    # As for a database that does not answer: with gevent and eventlet in their hub, where the signal then comes.
+    app = "import socket\nours, theirs = socket.socketpair()\nprint('waiting', flush=True)\nours.recv(1)\n"
+    server = serve("mine:app", "-k", worker_class, "--graceful-timeout", "60", files={"mine.py": app})
+    server.wait_for_log("waiting", stream="stdout")
+    assert server.stop(sig, timeout=10) == 0
+    assert "was sent" not in server.log
+    assert "Traceback" not in server.log
 
 
 def test_a_log_rotation_does_not_kill_a_worker_that_ends(start: Start) -> None:

@@ -88,7 +88,7 @@ class AsgiWorker(Worker):
     _stopping: asyncio.Event
     _drained: asyncio.Event
     _is_quick: bool = False
-    _is_living: bool = False  # a signal may come before there is anything to tell of it
+    _is_living: bool = False  # whether the loop has taken over: signals before that end the worker as any other
     _has_lasting_websockets: bool = False
 
     # -- life ----------------------------------------------------------------------------------
@@ -347,11 +347,15 @@ class AsgiWorker(Worker):
         self._stopping.set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self._is_living:
+            super().handle_exit(sig, frame)  # The application is being loaded, which may take for ever.
+            return
         self.alive = False
-        if self._is_living:
-            self._stopping.set()
+        self._stopping.set()
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        if not self._is_living:
+            super().handle_quit(sig, frame)
         self.alive = False
         if self._is_quick:
             return

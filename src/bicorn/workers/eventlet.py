@@ -16,6 +16,7 @@ import greenlet
 from eventlet import hubs, patcher, wsgi
 from eventlet.queue import LightQueue
 
+from bicorn.workers.base import ExitWhileBooting
 from bicorn.workers.greenlets import GreenWorker, Mailbox
 
 
@@ -32,6 +33,10 @@ class EventletWorker(GreenWorker):
     def patch(self) -> None:
         hubs.use_hub()  # A new one: the descriptors of a hub that the arbiter's process made are shared with it.
         eventlet.monkey_patch()
+        ours = hubs.get_hub()
+        # A stop may come while the application, which is being loaded, waits: from the hub it has to reach the main
+        # greenlet as SystemExit does.
+        ours.SYSTEM_EXCEPTIONS = (*ours.SYSTEM_EXCEPTIONS, ExitWhileBooting)
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -50,6 +55,10 @@ class EventletWorker(GreenWorker):
 
     def spawn(self, function: Callable[..., Any], *args: Any) -> None:
         eventlet.spawn_n(function, *args)
+
+    def spawn_in_hub(self, function: Callable[..., Any], *args: Any) -> None:
+        # At once: spawn_n() makes a timer, and how long the hub sleeps was settled before the signal.
+        greenlet.greenlet(function, hubs.get_hub().greenlet).switch(*args)
 
     def wait(self, descriptor: int, seconds: float) -> None:
         try:

@@ -20,6 +20,7 @@ from gevent.socket import wait_read, wait_write
 from greenlet import greenlet
 
 from bicorn.workers import pywsgi
+from bicorn.workers.base import ExitWhileBooting
 from bicorn.workers.greenlets import GreenWorker, Mailbox
 
 
@@ -40,6 +41,11 @@ class GeventWorker(GreenWorker):
     def patch(self) -> None:
         monkey.patch_all()
         hub.reinit()
+        ours = gevent.get_hub()
+        # A stop may come while the application, which is being loaded, waits: from the hub it has to reach the main
+        # greenlet as SystemExit does, and is no error to print.
+        ours.SYSTEM_ERROR = (*ours.SYSTEM_ERROR, ExitWhileBooting)
+        ours.NOT_ERROR = (*ours.NOT_ERROR, ExitWhileBooting)
 
     def init_process(self) -> None:
         self.told_to_stop = Event()

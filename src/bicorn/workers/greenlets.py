@@ -69,6 +69,10 @@ class GreenWorker(NativeWorker):
         """Call a function in a greenlet of its own."""
         raise NotImplementedError
 
+    def spawn_in_hub(self, function: Callable[..., Any], *args: Any) -> None:
+        """Do the same in a signal's handler that runs in the hub, which may be about to sleep on."""
+        self.spawn(function, *args)
+
     def wait(self, descriptor: int, seconds: float) -> None:
         """Let other greenlets run until the descriptor is readable, at most so long."""
         raise NotImplementedError
@@ -143,12 +147,12 @@ class GreenWorker(NativeWorker):
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         if self.is_in_hub():
-            self.spawn(super().handle_quit, sig, frame)  # The worker_int hook may wait.
+            self.spawn_in_hub(super().handle_quit, sig, frame)  # The worker_int hook may wait.
         else:
             super().handle_quit(sig, frame)
 
     def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
         if self.is_in_hub():
-            self.spawn(super().handle_usr1, sig, frame)  # The locks of the log's handlers may be held.
+            self.spawn_in_hub(super().handle_usr1, sig, frame)  # The locks of the log's handlers may be held.
         else:
             super().handle_usr1(sig, frame)
