@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ import pytest
 from harness.answers import AnswerReader
 from harness.gate import Gate
 from harness.overload import Connect, ask, is_sent_away, wait_for_nothing
-from harness.server import Serve, Server
+from harness.server import Serve, Server, wait_until
 from workers.classes import LOOPS
 
 Start = Callable[..., Server]
@@ -143,3 +144,41 @@ def test_a_handshake_that_waited_too_long_is_sent_away(start: Start, gate: Gate,
     gate.release()
     assert reader.read_answer().body == b"done"
     assert is_sent_away(AnswerReader(late).read_answer())
+
+
+def test_a_crowd_that_comes_in_one_turn_is_bounded_by_worker_connections(
+    start: Start, gate: Gate, connect: Connect, idle: Connect
+) -> None:
+    server = start("--worker-connections", "3", "--keep-alive", "60")
+    held = idle(server)
+    reader = ask(held, "/held")
+    gate.wait_started()
+    crowd = [connect(server) for _ in range(20)]
+    for sock in crowd:
+        ask(sock, "/free")
+    gate.release()
+    assert reader.read_answer().body == b"done"
+    assert len(wait_for_answers(crowd, 2)) == 2
+    # Whatever else was accepted in that turn would be answered before these.
+    for _ in range(3):
+        assert ask(held, "/free").read_answer().body == b"done"
+    answered = wait_for_answers(crowd, 2)
+    assert len(answered) == 2
+    while crowd:
+        for sock in answered:
+            assert AnswerReader(sock).read_answer().body == b"done"
+            sock.close()
+            crowd.remove(sock)
+        answered = wait_for_answers(crowd, min(2, len(crowd)))
+
+
+def wait_for_answers(socks: list[socket.socket], count: int) -> list[socket.socket]:
+    """Wait until so many of them have something to read, and give those that have."""
+    answered: list[socket.socket] = []
+
+    def look() -> bool:
+        answered[:], _, _ = select.select(socks, [], [], 0)
+        return len(answered) >= count
+
+    wait_until(look, f"{count} answers")
+    return answered

@@ -151,6 +151,9 @@ class Listening:
         self._arriving += 1
         factory = self._factory(listener, served=served)
         Introduction(self._loop.connect_accepted_socket(factory, connection), self._introduced)
+        if self._is_on and not self._has_room():
+            # The server says that it is full when it has heard of them all: too late for what waits behind them.
+            self._acceptor.stop()
 
     def _factory(self, listener: int, *, served: bool) -> Factory:
         return functools.partial(self._server.protocol, listener, served)
@@ -159,6 +162,11 @@ class Listening:
         self._arriving -= 1
         if not self._arriving:
             self._all_known.set()
+        if self._is_on and self._is_careful and self._has_room():
+            self._acceptor.start()
+
+    def _has_room(self) -> bool:
+        return self._server.connections + self._arriving < self._cfg.worker_connections
 
     # -- by way of libuv -----------------------------------------------------------------------
 
