@@ -42,6 +42,11 @@ impl<A: Application> Server<A> {
             return;
         }
         self.core.draining = true;
+        if self.is_orphan() {
+            // All workers leave now. What one of them gave to another that does as well would be lost with the queue.
+            self.core.app.slot().leave();
+            self.sources.orders.give(Order::Drain);
+        }
         self.closed = Closed::default();
         self.empty_listen_queues(accepts_max);
         self.take_what_nobody_else_will();
@@ -54,6 +59,11 @@ impl<A: Application> Server<A> {
             }
         }
         self.give_idle_away();
+    }
+
+    /// Whether the loop ends without an order, because the arbiter has gone.
+    fn is_orphan(&self) -> bool {
+        self.sources.lifeline.is_none() && self.sources.orders.current() == Order::Serve
     }
 
     /// Whether the drain is over, or the loop was stopped.

@@ -190,6 +190,12 @@ impl Slot {
         }
     }
 
+    /// Takes this worker from the list of those that take connections over, where no arbiter is left to do it: for its
+    /// siblings the row is nobody's from now on.
+    pub fn leave(&self) {
+        self.state.store(0, Relaxed);
+    }
+
     /// Proof of life at `now_ns`.
     pub fn beat(&self, now_ns: u64) {
         self.heartbeat_ns.store(now_ns, Relaxed);

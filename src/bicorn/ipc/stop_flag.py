@@ -2,7 +2,7 @@
 
 Owns       one byte of memory that the arbiter and every worker share.
 Never      tells a worker to do anything: a signal does, and a worker that asks learns why.
-Invariant  written by the arbiter, before the signals of a stop; never taken back.
+Invariant  written by the arbiter, before the signals of a stop, or by workers that find it gone; never taken back.
 """
 
 from __future__ import annotations

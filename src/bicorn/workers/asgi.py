@@ -343,7 +343,7 @@ class AsgiWorker(Worker):
     def _arbiter_gone(self) -> None:
         self.event_loop.remove_reader(self.lifeline)
         self.log.info("Arbiter is gone, shutting down: %s", self)
-        self.alive = False
+        self.become_orphan()
         self._stopping.set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

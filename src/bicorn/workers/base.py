@@ -274,6 +274,17 @@ class Worker:
         poll.register(self.lifeline, select.POLLIN)
         return not poll.poll(0)
 
+    def become_orphan(self) -> None:
+        """Say what the arbiter would at a stop, now that it is gone: all workers end, and take nothing over any more.
+
+        What one of them gave to another that does as well would be lost with the queue between them.
+        """
+        self.alive = False
+        if self.stop_flag is not None:
+            self.stop_flag.set()
+        if self.slot is not None:
+            self.slot.state = SlotState.DRAINING
+
     # -- signals -------------------------------------------------------------------------------
 
     def init_signals(self) -> None:

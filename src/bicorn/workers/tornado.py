@@ -158,7 +158,7 @@ class TornadoWorker(Worker):
     def _lose_arbiter(self) -> None:
         self.ioloop.remove_handler(self.lifeline)
         self.log.info("Parent changed, shutting down: %s", self)
-        self.alive = False
+        self.become_orphan()
         self._over.set()
 
     def _count_request(self) -> None:
