@@ -3,7 +3,7 @@
 Owns       the meaning of Slot.state, and which of the requests of a row is the current one.
 Never      decides anything: the arbiter's own record of a worker (arbiter.states) does.
 Invariant  the arbiter writes BOOTING before the fork, DRAINING before it tells the worker to drain, and FREE when the
-           worker is gone; READY is the worker's own word.
+           worker is gone; READY is the worker's own word, and so is the end of one whose arbiter was killed.
 """
 
 from __future__ import annotations
