@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -79,13 +78,12 @@ def test_workers_of_a_killed_arbiter_finish_what_they_hold_and_go(lossless: Star
         holder = holder_of(server)
         (other,) = set(workers) - {holder}
         server.signal(signal.SIGKILL)
-        wait_until(lambda: not is_alive(other), "the end of the idle worker", timeout=1)
+        # A quarter of a second, where nothing else runs; graceful_timeout would be thirty.
+        wait_until(lambda: not is_alive(other), "the end of the idle worker", timeout=3)
         assert is_alive(holder)
         gate.release()
         assert reader.read_answer().body == b"done"
-        answered = time.monotonic()
-        wait_until(lambda: not is_alive(holder), "the end of the worker that held a request", timeout=1)
-        assert time.monotonic() - answered < 1
+        wait_until(lambda: not is_alive(holder), "the end of the worker that held a request", timeout=3)
 
 
 def test_a_killed_arbiter_loses_no_request_that_a_worker_had(lossless: Start) -> None:

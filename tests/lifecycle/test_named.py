@@ -117,7 +117,7 @@ def test_of_many_slow_requests_one_is_sampled_each_second(serve: Serve, gate: Ga
         server.wait_for_log("Slow request")
         first_at = time.monotonic()
         server.wait_for_log("Slow request", count=3)
-        assert time.monotonic() - first_at > 1.8
+        assert time.monotonic() - first_at > 1  # Two, less what the test was late in seeing the first.
         gate.release(3)
 
 

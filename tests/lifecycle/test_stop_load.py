@@ -44,7 +44,7 @@ def test_term_serves_the_listen_queue_and_open_connections_and_then_ends_at_once
         assert [reader.read_to_close() for _, reader in waiting] == [b""] * 5
         done = time.monotonic()
     assert server.wait_exit() == 0
-    assert time.monotonic() - done < 2, "the last answer was out, and graceful_timeout is 30 s"
+    assert time.monotonic() - done < 5, "the last answer was out, and graceful_timeout is 30 s"
 
 
 def term(server: Server) -> None:
@@ -65,7 +65,7 @@ def test_idle_keep_alive_connections_delay_a_stop_by_a_moment_only(lossless: Sta
             assert reader.read_answer().header("Connection") != "close"
         begun = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 5
 
 
 # -- what comes while it stops ---------------------------------------------------------------------
