@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from harness.answers import AnswerReader
+from harness.descriptors import connections, descriptors, listeners
 from harness.gate import Gate
 from harness.load import load
 from harness.server import DEADLINE_S, Server, is_alive, suspend, wait_until
@@ -57,16 +58,6 @@ def holder_of(server: Server) -> int:
 
     (holder,) = wait_until(waiting, "a worker in the gate")
     return holder
-
-
-def descriptors(pid: int) -> list[str]:
-    """What the open descriptors of a process are."""
-    folder = f"/proc/{pid}/fd"
-    found = []
-    for name in os.listdir(folder):
-        with contextlib.suppress(OSError):
-            found.append(os.readlink(f"{folder}/{name}"))
-    return found
 
 
 def test_workers_of_a_killed_arbiter_finish_what_they_hold_and_go(lossless: Start, gate: Gate) -> None:
@@ -228,7 +219,7 @@ def test_a_worker_that_leaves_without_descriptors_serves_what_waits(lossless: St
         if "uvloop" in more:
             server.wait_for_log("Descriptors are scarce")
             # libuv gives its part of the listener back some turns later; whoever came before that would be answered.
-            wait_until(lambda: len(listening(worker, server.port)) == 1, "libuv to have closed the listener")
+            wait_until(lambda: listeners(worker, server.port) == 1, "libuv to have closed the listener")
             limit_descriptors(worker)
         waiting = [stack.enter_context(server.connection()) for _ in range(10)]
         for sock, _ in waiting:
@@ -308,23 +299,6 @@ def test_a_connection_that_changes_workers_waits_for_a_descriptor(
 def started(pid: int) -> tuple[int, int]:
     """When a process started, by proc(5), and its number for two of one moment."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]), pid
-
-
-def connections(pid: int, port: int) -> int:
-    """How many connections to the port a process has open."""
-    return len(sockets(pid, port, is_listening=False))
-
-
-def listening(pid: int, port: int) -> list[str]:
-    """The descriptors of a process that listen at the port."""
-    return sockets(pid, port, is_listening=True)
-
-
-def sockets(pid: int, port: int, *, is_listening: bool) -> list[str]:
-    """What descriptors of a process are sockets at the port, by proc(5)."""
-    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    inodes = {row[9] for row in rows if row[1].endswith(f":{port:04X}") and (row[3] == "0A") == is_listening}
-    return [link for link in descriptors(pid) if link.removeprefix("socket:[").rstrip("]") in inodes]
 
 
 @contextlib.contextmanager

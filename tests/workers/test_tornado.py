@@ -15,6 +15,7 @@ import pytest
 from websockets.sync.client import connect
 
 from harness.answers import AnswerReader
+from harness.descriptors import connections
 from harness.gate import Gate
 from harness.load import load
 from harness.server import DEADLINE_S, Serve, Server, wait_until
@@ -248,7 +249,8 @@ def test_a_request_in_flight_is_answered(start: Start, gate: Gate, sig: signal.S
         if sig is signal.SIGTERM:
             assert idle_reader.read_to_close() == b""
         else:
-            wait_until(lambda: worker_of(idle, idle_reader) != before, "the idle connection changes workers")
+            wait_until(lambda: connections(before, server.port) == 1, "the idle connection changes workers")
+            assert worker_of(idle, idle_reader) != before
         gate.release()
         answer = reader.read_answer()
         assert (answer.body, answer.header("Connection")) == (b"done", "close")
@@ -281,7 +283,8 @@ def test_a_connection_that_changed_workers_is_closed_when_it_was_idle_for_too_lo
     with server.connection() as (sock, reader):
         assert worker_of(sock, reader) == before
         server.signal(signal.SIGHUP)
-        wait_until(lambda: worker_of(sock, reader) != before, "the idle connection changes workers")
+        wait_until(lambda: connections(before, server.port) == 0, "the idle connection changes workers")
+        assert worker_of(sock, reader) != before
         assert reader.read_to_close() == b""
 
 
