@@ -21,16 +21,16 @@ def spin() -> None:
         pass
 
 
-def say_started() -> None:
+def say_started(gate: str = "GATE") -> None:
     """Tell the test that a request is inside the application."""
-    with open(Path(os.environ["GATE"]) / "started", "wb", buffering=0) as started:
+    with open(Path(os.environ[gate]) / "started", "wb", buffering=0) as started:
         started.write(b"x")
 
 
-def hold() -> None:
+def hold(gate: str = "GATE") -> None:
     """Wait until the test lets it go on; whoever shares the thread waits too."""
-    say_started()
-    with open(Path(os.environ["GATE"]) / "release", "rb", buffering=0) as release:
+    say_started(gate)
+    with open(Path(os.environ[gate]) / "release", "rb", buffering=0) as release:
         release.read(1)
 
 

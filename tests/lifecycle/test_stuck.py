@@ -6,12 +6,13 @@ import contextlib
 import os
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
 from harness.answers import AnswerReader
 from harness.gate import Gate
-from harness.server import Serve, Server, suspend
+from harness.server import DEADLINE_S, Serve, Server, suspend
 
 LOOPS = (("asgi", "--asgi-loop", "uvloop"), ("asgi", "--asgi-loop", "asyncio"))
 #: In these, whoever does not let go holds up all others.
@@ -147,14 +148,49 @@ def test_a_server_that_was_frozen_goes_on(serve: Serve, gate: Gate, kind: tuple[
         gate.wait_started()
         for pid in (server.pid, worker):
             suspend(pid)
-        held.settimeout(
-            2.2
-        )  # The worker's time is over after one second, and the watch would speak half a second later.
-        with pytest.raises(TimeoutError):
-            held.recv(1)
-        held.settimeout(10)
+        wait_out(held)
         for pid in (worker, server.pid):
             os.kill(pid, signal.SIGCONT)
         gate.release()
         assert answers.read_answer().body == b"alive"
     assert server.worker_pids() == [worker]
+
+
+#: Holds the arbiter between its rest and its next look at the workers, in the middle of what a signal means.
+HOLDING = """
+import stuck
+
+def nworkers_changed(server, new, old):
+    if old is not None and new > old:
+        stuck.hold("HOOK_GATE")
+"""
+
+
+def test_a_server_that_was_frozen_in_the_middle_of_something_goes_on(serve: Serve, gate: Gate, tmp_path: Path) -> None:
+    (hooks := tmp_path / "hooks").mkdir()
+    hook = Gate(hooks)
+    server = serve("stuck:app", "-t", "1", config=HOLDING, env={**gate.env, "HOOK_GATE": str(hooks)})
+    (worker,) = server.wait_for_workers(1)
+    with server.connection() as (held, answers):
+        held.sendall(request("/hold"))
+        gate.wait_started()
+        suspend(worker)
+        server.signal(signal.SIGTTIN)
+        hook.wait_started()
+        wait_out(held)
+        hook.release()
+        server.wait_for_log("Booting worker", count=2)  # It has looked at its workers.
+        os.kill(worker, signal.SIGCONT)
+        gate.release()
+        assert answers.read_answer().body == b"alive"
+    assert worker in server.wait_for_workers(2)
+    assert "WORKER TIMEOUT" not in server.log
+    hook.close()
+
+
+def wait_out(held: socket.socket) -> None:
+    """Wait until the worker's time is over, which is a second, and its watch would have spoken, half a second later."""
+    held.settimeout(2.2)
+    with pytest.raises(TimeoutError):
+        held.recv(1)
+    held.settimeout(DEADLINE_S)

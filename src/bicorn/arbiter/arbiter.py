@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from bicorn.config import Settings
 
 _STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
-#: An arbiter that comes this late from its wait was stopped or frozen, and so may its workers have been.
+#: An arbiter that looks at its workers so long after it wanted to was stopped or frozen, and so may they have been.
 OVERSLEPT_S: Final = 1.0
 
 
@@ -81,7 +81,8 @@ class Arbiter(Server):
             self._control,
             self._service,
         )
-        self._awake_since = 0.0
+        self._looked_at = 0.0
+        self._look_due_at = math.inf
         self.cfg.nworkers_changed(self, self.num_workers, None)
         self.log.debug("Current configuration:\n%s", self.cfg.explain())
 
@@ -118,10 +119,8 @@ class Arbiter(Server):
         duties.register(self._duties, poll)
         wake_at = duties.earliest(self._duties, wake_at)
         # Rounded up: a wait that ends before its moment would decide the same again and again.
+        self._look_due_at = math.inf if wake_at is None else max(wake_at, self._looked_at)
         poll.poll(None if wake_at is None else max(0, math.ceil((wake_at - time.monotonic()) * 1000)))
-        now = time.monotonic()
-        if wake_at is not None and now - wake_at > OVERSLEPT_S:
-            self._awake_since = now
 
     def _dispatch(self) -> None:
         """Take in what happened since the last round: messages, signals, exits, what duties have to say."""
@@ -143,14 +142,18 @@ class Arbiter(Server):
     def _snapshot(self) -> Snapshot:
         """Take the picture that the next decision is made from."""
         current, fallback = self.generations.current, self.generations.fallback
+        self._looked_at = now = time.monotonic()
+        # Wherever it was held up since the last look: asleep, or in what it does when it is awake.
+        if now - self._look_due_at > OVERSLEPT_S:
+            self.children.excuse(now)
         return Snapshot(
-            now=time.monotonic(),
+            now=now,
             phase=self.phase,
             target=self.num_workers,
             generation=current.number,
             fallback=fallback.number if fallback else None,
             proven=current.proven,
-            workers=self.children.views(self._awake_since),
+            workers=self.children.views(),
             slots_free=self.children.slots_free,
             spawn_not_before=self.generations.backoff.not_before,
             timeout=self.cfg.timeout,
@@ -169,7 +172,7 @@ class Arbiter(Server):
         if self._stop is not None:
             return min(decision.wake_at or math.inf, self._stop.given_up_at)
         # After actions the picture is another one: the next round looks at once, and finds nothing to do.
-        return time.monotonic() if decision.actions else decision.wake_at
+        return self._looked_at if decision.actions else decision.wake_at
 
     def _perform(self, action: policy.Action) -> None:
         match action:

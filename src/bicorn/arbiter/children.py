@@ -82,9 +82,14 @@ class Children:
             self.free_slot(handle.slot)
         return handle
 
-    def views(self, awake_since: float) -> tuple[WorkerView, ...]:
+    def excuse(self, now: float) -> None:
+        """Hold nobody's silence up to now against it."""
+        for handle in self:
+            handle.excuse(now)
+
+    def views(self) -> tuple[WorkerView, ...]:
         """Give all records as values, oldest first."""
-        return tuple(handle.view(awake_since) for handle in self)
+        return tuple(handle.view() for handle in self)
 
     def leave_in_child(self) -> None:
         """Close in a forked child what leads to its siblings."""

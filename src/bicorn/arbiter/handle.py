@@ -37,6 +37,8 @@ class WorkerHandle:
     ready_at: float | None = None
     turned_into: str = ""  # the worker class that its application asked for, if that is not the settings'
     failure: str = ""  # why it could not boot, in its own words
+    excused_beat_ns: int = -1  # the sign of life whose age is not held against it any more
+    excused_at: float = 0.0  # when that was decided
     stacks: StackFile = dataclasses.field(default_factory=StackFile)
     due: str = ""  # why it is to be replaced, if it is
     lifetime_s: float = math.inf  # how long it may be ready
@@ -71,9 +73,15 @@ class WorkerHandle:
         if state is not self.state:
             self.state, self.since = state, now
 
-    def view(self, awake_since: float) -> WorkerView:
-        """Give the record as a value; signs of life from before `awake_since` are not held against it."""
-        beat = max(self.slot.heartbeat_ns / 1e9, self.forked_at, awake_since)
+    def excuse(self, now: float) -> None:
+        """Begin to be patient anew, but once a sign of life: one that hangs is not kept by a slow arbiter."""
+        beat_ns = self.slot.heartbeat_ns
+        if beat_ns != self.excused_beat_ns:
+            self.excused_beat_ns, self.excused_at = beat_ns, now
+
+    def view(self) -> WorkerView:
+        """Give the record as a value."""
+        beat = max(self.slot.heartbeat_ns / 1e9, self.forked_at, self.excused_at)
         return WorkerView(
             self.pid,
             self.worker.age,

@@ -80,16 +80,28 @@ def test_strangers_are_nobody(children: Children) -> None:
 def test_the_oldest_comes_first(children: Children) -> None:
     add(children, 30, age=1)
     add(children, 10, age=2)
-    assert [view.pid for view in children.views(0.0)] == [30, 10]
+    assert [view.pid for view in children.views()] == [30, 10]
 
 
-def test_the_last_sign_of_life_is_the_latest_of_fork_beat_and_wake(children: Children) -> None:
+def test_the_last_sign_of_life_is_the_latest_of_fork_beat_and_excuse(children: Children) -> None:
     handle = add(children, 11, age=1)
-    assert handle.view(0.0).heartbeat == 100.0
-    assert handle.view(250.0).heartbeat == 250.0
+    assert handle.view().heartbeat == 100.0
+    children.excuse(250.0)
+    assert handle.view().heartbeat == 250.0
     before = time.monotonic()
     handle.slot.beat()
-    assert before <= handle.view(0.0).heartbeat <= time.monotonic()
+    assert before <= handle.view().heartbeat <= time.monotonic()
+
+
+def test_a_sign_of_life_is_excused_once(children: Children) -> None:
+    handle = add(children, 11, age=1)
+    for now in (250.0, 300.0):
+        children.excuse(now)
+    assert handle.view().heartbeat == 250.0
+    handle.slot.beat()
+    later = time.monotonic() + 100
+    children.excuse(later)
+    assert handle.view().heartbeat == later
 
 
 def test_since_is_when_the_state_was_entered(children: Children) -> None:
