@@ -26,7 +26,7 @@ from bicorn.workers.asgi_listening import Listening
 from bicorn.workers.asgi_loops import chosen_loop, new_event_loop
 from bicorn.workers.asgi_wsgi import WsgiInAsgi, environ_of
 from bicorn.workers.base import Worker
-from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, WIRE_SETTINGS, Request, Response
+from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, WIRE_SETTINGS, Request, Response, show_left
 from bicorn.workers.incidents import Incidents
 from bicorn.workers.siblings import Siblings
 from bicorn.workers.watched import watched_lines
@@ -420,11 +420,6 @@ class AsgiWorker(Worker):
         """A request was answered 503: it had waited for too long, or is one too many."""
         self.incidents.request_turned_away(remote_addr, why)
 
-    def recycle(self) -> None:
-        """max_requests have been served: a successor is asked for, and requests are served until it is ready."""
-        self.log.info("Autorestarting worker after current request.")
-        self.ask_for_successor(f"it has served {self.max_requests} requests (max_requests)")
-
     def drained(self) -> None:
         """Nothing is held any more."""
         self._drained.set()
@@ -445,13 +440,8 @@ class AsgiWorker(Worker):
         elapsed_us: int,
     ) -> None:
         """The same request has been answered."""
-        response = Response(status, headers, sent)
-        if self.access is None:
-            self.log.access(response, request, environ, timedelta(microseconds=elapsed_us))
-        try:
-            self.cfg.post_request(self, request, environ, response)
-        except Exception:
-            self.log.exception("Exception in post_request hook")
+        elapsed = timedelta(microseconds=elapsed_us) if self.access is None else None
+        show_left(self, request, environ, Response(status, headers, sent), elapsed)
 
 
 def _line(scope: dict[str, Any] | None) -> str:

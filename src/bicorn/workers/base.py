@@ -266,6 +266,11 @@ class Worker:
         if self.ready_pipe >= 0:
             send(self.ready_pipe, Message(Kind.DUE, os.getpid(), reason))
 
+    def recycle(self) -> None:
+        """max_requests have been served: a successor is asked for, and requests are served until it is ready."""
+        self.log.info("Autorestarting worker after current request.")
+        self.ask_for_successor(f"it has served {self.max_requests} requests (max_requests)")
+
     def is_arbiter_alive(self) -> bool:
         """Tell whether the arbiter lives, without waiting."""
         if self.lifeline < 0:

@@ -12,6 +12,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from bicorn import __version__
@@ -20,6 +21,7 @@ from bicorn._core import EmptyInput, FileWrapper
 if TYPE_CHECKING:
     from bicorn.config import Settings
     from bicorn.net.listener import Listener
+    from bicorn.workers.base import Worker
 
 #: Settings that say how a request is read; every native driver takes them as they are.
 WIRE_SETTINGS: Final = (
@@ -193,3 +195,17 @@ class Response:
     def response_length(self) -> int | None:
         """What Content-Length said."""
         return next((int(value) for name, value in self.headers if name.lower() == "content-length"), None)
+
+
+def show_left(
+    worker: Worker, request: Request, environ: dict[str, Any], response: Response, elapsed: timedelta | None
+) -> None:
+    """Show an answered request to who looks: its access line, `elapsed` being None if that is written elsewhere, and
+    `post_request`, which cannot harm it any more.
+    """
+    if elapsed is not None:
+        worker.log.access(response, request, environ, elapsed)
+    try:
+        worker.cfg.post_request(worker, request, environ, response)
+    except Exception:
+        worker.log.exception("Exception in post_request hook")

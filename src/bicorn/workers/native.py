@@ -32,6 +32,7 @@ from bicorn.workers.gateway import (
     Response,
     environ_template,
     is_nameless,
+    show_left,
 )
 from bicorn.workers.incidents import Incidents
 
@@ -307,11 +308,6 @@ class NativeWorker(Worker):
         where = self.cfg.tmp_upload_dir or tempfile.gettempdir()
         self.log.error("Cannot store a request body in %s (tmp_upload_dir): %s", where, why)
 
-    def recycle(self) -> None:
-        """max_requests have been served: a successor is asked for, and requests are served until it is ready."""
-        self.log.info("Autorestarting worker after current request.")
-        self.ask_for_successor(f"it has served {self.max_requests} requests (max_requests)")
-
     def request_entered(self, environ: dict[str, Any]) -> Request:
         """A request is about to be answered; called only when somebody observes requests."""
         request = Request.of(environ)
@@ -328,10 +324,5 @@ class NativeWorker(Worker):
         elapsed_us: int,
     ) -> None:
         """The same request has been answered."""
-        response = Response(status, headers, sent)
-        if self.access is None:
-            self.log.access(response, request, environ, timedelta(microseconds=elapsed_us))
-        try:
-            self.cfg.post_request(self, request, environ, response)
-        except Exception:
-            self.log.exception("Exception in post_request hook")
+        elapsed = timedelta(microseconds=elapsed_us) if self.access is None else None
+        show_left(self, request, environ, Response(status, headers, sent), elapsed)

@@ -164,8 +164,7 @@ class TornadoWorker(Worker):
     def _count_request(self) -> None:
         self.nr += 1
         if self.nr == self.max_requests:
-            self.log.info("Autorestarting worker after current request.")
-            self.ask_for_successor(f"it has served {self.max_requests} requests (max_requests)")
+            self.recycle()
 
     def _accept_failed(self, why: str) -> None:
         """Descriptors or memory have run out; accepting rests for a moment."""

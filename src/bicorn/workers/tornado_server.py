@@ -22,7 +22,7 @@ from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
 
-from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, Request
+from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, Request, show_left
 from bicorn.workers.tornado_bounds import Bounds, Turnstile
 from bicorn.workers.tornado_exchange import AnswerConnection, Exchange
 from bicorn.workers.tornado_stream import Came, ClientStream, TlsStream
@@ -273,13 +273,8 @@ class Observer:
         if exchange.seen is None:
             return  # pre_request raised, or the request was not run.
         request, environ = exchange.seen
-        answer = exchange.response()
-        worker = self._worker
-        worker.log.access(answer, request, environ, timedelta(seconds=time.perf_counter() - exchange.began_at))
-        try:
-            worker.cfg.post_request(worker, request, environ, answer)
-        except Exception:
-            worker.log.exception("Exception in post_request hook")
+        elapsed = timedelta(seconds=time.perf_counter() - exchange.began_at)
+        show_left(self._worker, request, environ, exchange.response(), elapsed)
 
 
 def environ_of(exchange: Exchange) -> dict[str, Any]:
