@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -40,16 +41,23 @@ class Pidfile:
                 f"pidfile {self.fname!r}: already running on PID {other} (or the file is stale and that PID belongs to "
                 "another program: then remove the file)"
             )
-        directory = os.path.dirname(self.fname) or "."
         try:
-            descriptor, temporary = tempfile.mkstemp(prefix=".bicorn-pid-", dir=directory)
+            self._write(pid)
         except OSError as error:
+            directory = os.path.dirname(self.fname) or "."
             raise PidfileError(f"pidfile {self.fname!r}: cannot write in {directory!r}: {error.strerror}") from None
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{pid}\n")
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(temporary, self.fname)
         self.pid = pid
+
+    def _write(self, pid: int) -> None:
+        descriptor, temporary = tempfile.mkstemp(prefix=".bicorn-pid-", dir=os.path.dirname(self.fname) or ".")
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(f"{pid}\n")
+                os.fchmod(file.fileno(), 0o644)
+            os.replace(temporary, self.fname)
+        except OSError:  # A full disk, for one: it has room for the file, but not for what is in it.
+            os.unlink(temporary)
+            raise
 
     def rename(self, fname: str) -> None:
         """Move the file to another name, in place of what a process that has gone left there."""
@@ -58,13 +66,16 @@ class Pidfile:
         self.fname = fname
 
     def validate(self) -> int | None:
-        """Give the pid in the file if the process that wrote it lives, else None."""
+        """Give the pid in the file if the process that wrote it lives, else None; raise PidfileError for no file."""
         try:
+            status = os.stat(self.fname)
+            if not stat.S_ISREG(status.st_mode):
+                # A directory cannot be replaced, a device must not be (root could), and a pipe would never be read.
+                raise PidfileError(f"pidfile {self.fname!r}: something that is not a file is in the way")
             pid = int(Path(self.fname).read_text())
-            written_at = os.stat(self.fname).st_mtime
-        except (FileNotFoundError, ValueError, PermissionError):
-            return None  # Whoever may not read it will hear so when the file is written.
-        return pid if _is_alive(pid) and not _began_after(pid, written_at) else None
+        except (FileNotFoundError, NotADirectoryError, ValueError, PermissionError):
+            return None  # Whoever may not read it, or has no such directory, will hear so when the file is written.
+        return pid if _is_alive(pid) and not _began_after(pid, status.st_mtime) else None
 
     def unlink(self) -> None:
         """Remove the file if it is still ours."""
@@ -74,6 +85,8 @@ class Pidfile:
 
 
 def _is_alive(pid: int) -> bool:
+    if pid <= 0:
+        return False  # No process; for kill(2) it would be a group of them, or all.
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

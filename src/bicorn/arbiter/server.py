@@ -190,10 +190,14 @@ class Server:
         wanted = self.cfg.pidfile
         if wanted is not None and self.master_pid:
             wanted += ".2"  # The file itself is the old arbiter's as long as it lives.
-        if self.pidfile is not None and self.pidfile.fname != wanted:
-            self.pidfile.unlink()
-            self.pidfile = None
-        if wanted is not None and self.pidfile is None:
+        before = self.pidfile
+        if before is not None and before.fname == wanted:
+            return
+        pidfile = None
+        if wanted is not None:
             pidfile = Pidfile(wanted)
             pidfile.create(self.pid)
-            self.pidfile = pidfile
+        self.pidfile = pidfile
+        # Last: whoever wants to know the pid finds one file or the other. (It may be the same one, written otherwise.)
+        if before is not None and (wanted is None or os.path.realpath(before.fname) != os.path.realpath(wanted)):
+            before.unlink()
