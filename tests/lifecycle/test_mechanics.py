@@ -9,7 +9,8 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,42 @@ def test_a_unix_socket_belongs_to_the_workers_user(start: Start) -> None:
     status = (server.directory / "s.sock").stat()
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (NOBODY, GAMES, 0o770)
     assert server.get("/", address=f"unix:{server.directory}/s.sock").status == 200
+
+
+@needs_root
+def test_workers_that_gave_up_root_follow_a_rotation(serve: Serve, workers_may_enter: Path) -> None:
+    logs = [workers_may_enter / name for name in ("error.log", "access.log")]
+    files = ("--error-logfile", str(logs[0]), "--access-logfile", str(logs[1]))
+    server = serve("hello:app", "--preload", "-u", "nobody", "-g", "games", *files, bind="unix:s.sock", wait=False)
+    address = f"unix:{server.directory}/s.sock"
+    wait_until(lambda: logs[0].exists() and "Booting worker" in logs[0].read_text(), "a worker")
+    for log in logs:
+        log.rename(f"{log}.1")
+    server.signal(signal.SIGUSR1)
+    wait_until(lambda: all(log.exists() for log in logs), "new files")
+    assert [(log.stat().st_uid, log.stat().st_gid) for log in logs] == [(NOBODY, GAMES)] * 2
+    wait_until(lambda: writers_of(logs[0]) >= {server.pid, *server.worker_pids()}, "all processes at the new file")
+    assert server.get("/", address=address).status == 200
+    wait_until(lambda: "GET / " in logs[1].read_text(), "the access line in the new file")
+    assert "Cannot reopen" not in "".join(file.read_text() for file in workers_may_enter.iterdir())
+
+
+@pytest.fixture
+def workers_may_enter(tmp_path: Path) -> Iterator[Path]:
+    """A directory of root's, to which the way is open to others: that to pytest's own is not."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def writers_of(path: Path) -> set[int]:
+    """The processes that have a file open."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(link), path.stat()):
+                found.add(int(link.parts[2]))
+    return found
 
 
 def test_a_user_that_cannot_be_become_is_named(serve: Serve) -> None:

@@ -15,7 +15,6 @@ import inspect
 import io
 import logging
 import os
-import stat
 import sys
 import threading
 import time
@@ -305,25 +304,15 @@ def _make_handler(output: str, fmt: logging.Formatter, stream: TextIO, cfg: LogS
         handler = logging.StreamHandler(stream)
     else:
         try:
-            file_handler = LogFileHandler(output)
+            # Workers that drop privileges open it again after a rotation.
+            handler = LogFileHandler(output, owner=(cfg.uid, cfg.gid))
         except OSError as error:
             raise ConfigError(
                 f"Cannot write to the log file {output!r}: {error.strerror}. Give errorlog or accesslog a file in a "
                 "directory that exists and that this user may write, or '-'."
             ) from None
-        _give_to_workers(file_handler, cfg)
-        handler = file_handler
     handler.setFormatter(fmt)
     return handler
-
-
-def _give_to_workers(handler: logging.FileHandler, cfg: LogSettings) -> None:
-    """Let workers that drop privileges open the file again after a rotation. Never a device such as /dev/null."""
-    assert handler.stream is not None  # Opened without delay.
-    descriptor = handler.stream.fileno()
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        with contextlib.suppress(OSError):  # Without root there is nobody else to give it to.
-            os.fchown(descriptor, cfg.uid, cfg.gid)
 
 
 def _file_handlers() -> Iterator[logging.FileHandler]:
