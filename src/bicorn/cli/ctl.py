@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,9 @@ from bicorn.observe.control_protocol import Refused
 #: Nobody could be asked, or nobody answered in time: whether the server did what was asked is not known.
 EXIT_NO_ANSWER: Final = 3
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT
+EXIT_CLOSED_PIPE: Final = 141  # 128 + SIGPIPE
 TIMEOUT_S: Final = 120.0  # longer than any sensible boot_timeout, of which a reload needs one or two
+TIMEOUT_MAX_S: Final = 1_000_000  # eleven days; the kernel's own bound depends on the machine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,11 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(arguments, "no-answer", str(error), EXIT_NO_ANSWER)
     except BicornError as error:
         return _fail(arguments, "failed", str(error), error.exit_code)
+    except BrokenPipeError:
+        return _leave_closed_pipe()
     except OSError as error:
-        return _fail(arguments, "failed", f"{error.filename}: {error.strerror}", ExitCode.FAILED)
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _fail(arguments, "failed", f"{where}{error.strerror}", ExitCode.FAILED)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return ExitCode.OK
+
+
+def _leave_closed_pipe() -> int:
+    """Whoever read what we print has enough (`head`): no reason for words, and the rest is for nobody."""
+    with open(os.devnull, "w") as nobody:
+        os.dup2(nobody.fileno(), sys.stdout.fileno())  # The interpreter flushes at its end, and would complain.
+    return EXIT_CLOSED_PIPE
 
 
 def _fail(arguments: argparse.Namespace, code: str, message: str, exit_code: int) -> int:
@@ -94,9 +107,16 @@ def _server_options() -> argparse.ArgumentParser:
     which.add_argument("--pidfile", metavar="FILE", help="the file that holds that pid")
     options.add_argument("--json", action="store_true", help="print JSON")
     options.add_argument(
-        "--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS", help="how long to wait (%(default)g)"
+        "--timeout", type=_seconds, default=TIMEOUT_S, metavar="SECONDS", help="how long to wait (%(default)g)"
     )
     return options
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= TIMEOUT_MAX_S:
+        raise argparse.ArgumentTypeError(f"has to be more than 0 and at most {TIMEOUT_MAX_S}, not {text}")
+    return seconds
 
 
 def _add_adopt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
