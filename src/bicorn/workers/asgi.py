@@ -452,7 +452,7 @@ def as_asgi3(app: Any, worker: AsgiWorker) -> AsgiApp:  # Any: whatever the user
     """Give an application of any kind as one that is called with scope, receive and send."""
     if interface_of(app) is Interface.WSGI:
         worker.log.info("A WSGI application: it is called in threads (see -k sync for one without)")
-        return WsgiInAsgi(app, worker.cfg)
+        return WsgiInAsgi(app, worker.cfg, worker.log)
     return _two_calls(app) if is_called_twice(app) else cast("AsgiApp", app)
 
 

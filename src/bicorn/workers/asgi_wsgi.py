@@ -13,15 +13,16 @@ import io
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from bicorn._core import Deadline, FileWrapper, WsgiHead
 from bicorn.workers.gateway import SERVER_SOFTWARE, ErrorStream
+from bicorn.workers.thread_pool import ThreadPool
 
 if TYPE_CHECKING:
     from bicorn.config import Settings
+    from bicorn.interfaces import Log
 
 Message = MutableMapping[str, Any]  # Any: whatever the ASGI message of that type holds
 Receive = Callable[[], Awaitable[Message]]
@@ -38,10 +39,10 @@ THREADS_DEFAULT = 10
 class WsgiInAsgi:
     """An ASGI application that calls a WSGI one."""
 
-    def __init__(self, app: Callable[..., Iterable[bytes]], cfg: Settings) -> None:
+    def __init__(self, app: Callable[..., Iterable[bytes]], cfg: Settings, log: Log) -> None:
         self._app = app
         threads = cfg.threads if cfg.is_given("threads") else THREADS_DEFAULT
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="wsgi")
+        self._pool = ThreadPool(threads, log)
         self._constant = {
             "wsgi.version": (1, 0),
             "wsgi.multithread": threads > 1,

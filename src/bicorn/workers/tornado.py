@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
@@ -26,6 +25,7 @@ from bicorn.workers.accepting import ACCEPT_REST_S
 from bicorn.workers.base import Worker
 from bicorn.workers.incidents import Incidents
 from bicorn.workers.siblings import Siblings
+from bicorn.workers.thread_pool import ThreadPool
 from bicorn.workers.tornado_bounds import Bounds
 from bicorn.workers.tornado_listening import Listening
 from bicorn.workers.tornado_server import Observer, Server
@@ -131,7 +131,7 @@ class TornadoWorker(Worker):
             if self.cfg.threads > 1:
                 self.log.info("threads = %s has no effect: a Tornado application runs in its loop", self.cfg.threads)
             return app  # type: ignore[no-any-return]  # _is_tornados() said so
-        executor = ThreadPoolExecutor(self.cfg.threads, "wsgi") if self.cfg.threads > 1 else None
+        executor = ThreadPool(self.cfg.threads, self.log) if self.cfg.threads > 1 else None
         return Container(app, self, executor)
 
     def _observer(self) -> Observer | None:
