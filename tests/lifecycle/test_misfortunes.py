@@ -113,6 +113,33 @@ def test_a_stopped_worker_keeps_nobody_else_waiting(lossless: Start) -> None:
     assert server.get("/").status == 200
 
 
+#: Every class, and asyncio's loops apart.
+CLASSES = [
+    *(pytest.param(name, (), id=name) for name in ("sync", "gthread", "gevent", "eventlet", "tornado")),
+    *(pytest.param("asgi", ("--asgi-loop", loop), id=f"asgi-{loop}") for loop in LOOPS),
+]
+
+
+@pytest.mark.parametrize(("lossless", "more"), CLASSES, indirect=["lossless"])
+def test_what_came_while_a_worker_was_stopped_is_answered(lossless: Start, more: tuple[str, ...]) -> None:
+    server = lossless("hello:app", "--keep-alive", "1", *more)
+    (worker,) = server.wait_for_ready(1)
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(server.connection()) for _ in range(8)]
+        for sock, reader in idle:
+            sock.sendall(REQUEST)
+            assert reader.read_answer().status == 200
+        suspend(worker)
+        for sock, _ in idle:
+            sock.sendall(REQUEST)
+        idle[0][0].settimeout(1.5)  # Longer than `keepalive`: when the worker goes on, it is over for all of them.
+        with pytest.raises(TimeoutError):
+            idle[0][0].recv(1)
+        idle[0][0].settimeout(DEADLINE_S)
+        os.kill(worker, signal.SIGCONT)
+        assert [reader.read_answer().status for _, reader in idle] == [200] * len(idle)
+
+
 # -- disks that are full ---------------------------------------------------------------------------
 
 

@@ -131,6 +131,8 @@ pub struct Conn {
     /// Bytes that the transport held when its patience was last looked at.
     unsent: Cell<usize>,
     deadline_ms: Cell<u64>,
+    /// The loop has had a last look for what was waited for until then.
+    looked: Cell<bool>,
     /// When its last answer had left; 0 before the first.
     freed_ns: Cell<u64>,
     /// The protocol's method that goes on reading requests.
@@ -165,6 +167,7 @@ impl Conn {
             resume_due: Cell::new(false),
             unsent: Cell::new(0),
             deadline_ms: Cell::new(NEVER),
+            looked: Cell::new(false),
             freed_ns: Cell::new(0),
             resume: RefCell::new(None),
         })

@@ -15,6 +15,7 @@ impl Conn {
     /// From now it has so long for whatever it is to do.
     pub fn patience(&self, milliseconds: u64) {
         self.deadline_ms.set(self.shared.now_ms().saturating_add(milliseconds));
+        self.looked.set(false);
     }
 
     /// Whether its deadline has passed.
@@ -23,8 +24,12 @@ impl Conn {
         now_ms >= self.deadline_ms.get()
     }
 
-    /// Its deadline has passed.
+    /// Its deadline has passed. What was waited for may have come all the same, while the process was stopped or the
+    /// loop computed; so the loop gets until the next beat to find it.
     pub fn expire(self: &Rc<Self>, py: Python<'_>) {
+        if !self.looked.replace(true) && self.may_have_come() {
+            return;
+        }
         self.deadline_ms.set(NEVER);
         match self.phase.get() {
             Phase::Idle if !self.out.paused.get() => self.close_idle(py),
@@ -42,6 +47,16 @@ impl Conn {
             Phase::Upgraded => self.on_websocket(py, |websocket| websocket.tick(py)),
             Phase::Busy | Phase::Ending => {}
             Phase::Idle | Phase::Lingering | Phase::Closing => self.out.tell(py, "abort"),
+        }
+    }
+
+    /// Whether the loop may find what is waited for when it turns: bytes that nobody has read, or room for an answer.
+    fn may_have_come(&self) -> bool {
+        match self.phase.get() {
+            _ if self.out.paused.get() => true,
+            Phase::Idle | Phase::Head | Phase::Upgraded => self.out.has_unread(),
+            Phase::Busy => self.decoder.borrow().is_some() && !self.reading_paused.get() && self.out.has_unread(),
+            Phase::Ending | Phase::Lingering | Phase::Closing | Phase::Lost => false,
         }
     }
 
@@ -64,7 +79,8 @@ impl Conn {
 
     /// Whether it has had an answer, and nothing of another request has come.
     pub fn is_idle(&self) -> bool {
-        self.phase.get() == Phase::Idle && self.freed_ns.get() != 0 && self.input.borrow().is_empty()
+        let is_between = self.phase.get() == Phase::Idle && self.freed_ns.get() != 0;
+        is_between && self.input.borrow().is_empty() && !self.out.has_unread()
     }
 
     /// Closes it between two requests.
