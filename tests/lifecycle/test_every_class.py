@@ -53,15 +53,12 @@ def test_reloads_recycling_and_scaling_lose_nothing(serve: Serve, worker_class: 
 
 @pytest.mark.parametrize("worker_class", CLASSES)
 def test_a_template_and_a_warm_worker_lose_nothing(serve: Serve, worker_class: str) -> None:
-    # The tornado worker counts no requests on the scoreboard, so none of them is chosen.
-    reforks = worker_class != "tornado"
     arguments = ("-k", worker_class, "-w", "2", "--preload", "--refork", "30")
     server = serve("mine:app", *arguments, "--log-level", "debug", files=files(worker_class))
     first = server.wait_for_ready(2)
     with load(server, rate=200) as traffic:
-        if reforks:
-            server.wait_for_log("New workers are forked from the template")
-        second = server.wait_for_workers(2, without=first if reforks else [])
+        server.wait_for_log("New workers are forked from the template")
+        second = server.wait_for_workers(2, without=first)
         server.signal(signal.SIGHUP)
         server.wait_for_workers(2, without=second)
         traffic.wait_for(50)

@@ -26,7 +26,9 @@ def ask(server: Server, path: str) -> bytes:
 # -- timeouts --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("worker_class", ["sync", "plain_worker.PlainWorker", "gthread", "gevent", "eventlet", "asgi"])
+@pytest.mark.parametrize(
+    "worker_class", ["sync", "plain_worker.PlainWorker", "gthread", "gevent", "eventlet", "asgi", "tornado"]
+)
 def test_a_worker_that_hangs_in_c_code_is_named_with_its_stacks(serve: Serve, worker_class: str) -> None:
     server = serve("doomed:app", "-k", worker_class, "-t", "1")
     (stuck,) = server.wait_for_workers(1)
@@ -44,7 +46,21 @@ def test_a_worker_that_hangs_in_c_code_is_named_with_its_stacks(serve: Serve, wo
     assert "in hang_in_c" in server.log and "spawn.py" not in server.log
     server.wait_for_workers(1, without=[stuck])
     assert server.get("/").body == b"alive"
-    assert report[1].startswith("serving: ")
+    assert report[1].startswith("serving: GET /hang (for " if is_answered else "serving: no request")
+
+
+def test_of_the_handlers_of_a_stuck_loop_the_oldest_is_named_as_that(serve: Serve, gate: Gate) -> None:
+    server = serve("stuck:make_tornado()", "-k", "tornado", "-t", "1", env=gate.env)
+    with contextlib.ExitStack() as stack:
+        for path in ("/wait?first", "/wait?second"):
+            stack.enter_context(server.connect()).sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            gate.wait_started()
+        ask(server, "/spin")
+        # Which of the three it is only the stacks can say.
+        server.wait_for_log(
+            r"gave no sign of life for [12]\.\d s; serving: GET /wait\?first \(for [0-9.]+ s\), the oldest of 3\n"
+            r"(?:.*\n)*?.*in spin"
+        )
 
 
 def test_the_request_of_a_stuck_worker_is_named(serve: Serve) -> None:
@@ -136,6 +152,33 @@ def test_of_several_requests_the_slow_one_is_named(serve: Serve, gate: Gate) -> 
         gate.release()
         assert sock.recv(5) == b"HTTP/"
     assert server.log.count("Slow request") == 1
+
+
+def test_a_slow_request_to_tornado_is_sampled_where_it_computes_and_where_it_waits(serve: Serve, gate: Gate) -> None:
+    server = serve("stuck:make_tornado()", "-k", "tornado", "--slow-request-log", "0.4", env=gate.env)
+    with server.connect() as waiting:
+        waiting.sendall(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_started()
+        server.wait_for_log(r"Slow request in worker \(pid:\d+\): GET /wait \(for .*\n(?:.*\n)*?.*stuck\.py.*in get\n")
+    with server.connect() as computing:
+        computing.sendall(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_started()
+        server.wait_for_log(r"Slow request in worker \(pid:\d+\): GET /hold \(for .*\n(?:.*\n)*?.*stuck\.py.*in hold\n")
+        gate.release()
+        assert computing.recv(12) == b"HTTP/1.1 200"
+    assert server.log.count("Slow request") == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_slow_wsgi_request_under_tornado_is_sampled(serve: Serve, gate: Gate, threads: int) -> None:
+    arguments = ("-k", "tornado", "--threads", str(threads), "--slow-request-log", "0.4")
+    server = serve("gated:app", *arguments, env=gate.env)
+    with server.connect() as sock:
+        sock.sendall(b"GET /report HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_started()
+        server.wait_for_log(r"Slow request in worker \(pid:\d+\): GET /report \(for .*\n(?:.*\n)*?.*gated\.py")
+        gate.release()
+        assert sock.recv(12) == b"HTTP/1.1 200"
 
 
 def test_a_slow_request_in_c_code_is_sampled_as_well(serve: Serve) -> None:

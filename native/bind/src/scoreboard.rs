@@ -206,6 +206,25 @@ impl Slot {
         self.row().loop_lag_us.store(lag_us, Relaxed);
     }
 
+    /// A request enters the application, which was complete at `ready_ns`; gives the moment. From a loop that runs its
+    /// requests itself.
+    fn enter_request(&self, method: &str, target: &str, ready_ns: u64) -> u64 {
+        let now_ns = monotonic_ns();
+        self.row().request_waited(now_ns.saturating_sub(ready_ns));
+        self.row().request_entered(now_ns, method.as_bytes(), target.as_bytes());
+        now_ns
+    }
+
+    /// A request that entered at `started_ns` leaves the application, with an answer of this `status`.
+    fn leave_request(&self, started_ns: u64, status: u16) {
+        self.row().request_left(started_ns, monotonic_ns(), status);
+    }
+
+    /// Of several requests inside the application this is the one that entered first; 0: there are not several.
+    fn show_oldest(&self, started_ns: u64, method: &str, target: &str) {
+        self.row().oldest.set(started_ns, method.as_bytes(), target.as_bytes());
+    }
+
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let row = self.row();
         let counters = PyDict::new(py);

@@ -7,6 +7,7 @@ Invariant  a request is sampled at most once, and the whole server at most once 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,8 @@ LOOKS: Final = 4
 LOOK_INTERVAL_MIN_S: Final = 0.05
 #: Seconds between two samples. Of many requests that are slow for the same reason, the first ones say it.
 SAMPLE_INTERVAL_S: Final = 1.0
+#: Of a worker's samples so many are remembered, so that a request that comes into view again is not taken for another.
+SAMPLED_MAX: Final = 64
 
 
 class RequestWatch:
@@ -42,7 +45,7 @@ class RequestWatch:
         self._log = log
         self._looked_at = 0.0
         self._sampled_at = 0.0
-        self._sampled: dict[int, int] = {}  # pid: request_started_ns of the last request that was sampled
+        self._sampled: dict[int, deque[CurrentRequest]] = {}  # pid: the last requests that were sampled
 
     # -- timeouts ------------------------------------------------------------------------------
 
@@ -51,9 +54,11 @@ class RequestWatch:
 
         `then` is called when they are, or will not come.
         """
+        request = current_request(handle)
+        among = f", the oldest of {request.among}" if request is not None and request.among > 1 else ""
         line = (
             f"Worker (pid:{handle.pid}, {handle.state.value}) gave no sign of life for {silent_s:.1f} s; "
-            f"serving: {named(current_request(handle), now)}"
+            f"serving: {named(request, now)}{among}"
         )
 
         def tell(text: str) -> None:
@@ -77,7 +82,7 @@ class RequestWatch:
             return
         self._looked_at = now
         living = list(self._workers)
-        self._sampled = {handle.pid: self._sampled[handle.pid] for handle in living if handle.pid in self._sampled}
+        self._sampled = {handle.pid: self._sampled.get(handle.pid, deque(maxlen=SAMPLED_MAX)) for handle in living}
         for handle in living:
             request = self._slow_request(handle, now)
             if request is not None and now - self._sampled_at >= SAMPLE_INTERVAL_S:
@@ -91,18 +96,17 @@ class RequestWatch:
         # A worker that is being ended for its timeout says all that there is to say.
         if handle.state not in (WorkerState.READY, WorkerState.DRAINING):
             return None
-        request = current_request(handle)
-        if request is None or self._sampled.get(handle.pid) == request.started_ns:
-            return None
-        return request if request.age_s(now) >= self._settings().slow_request_log else None
+        slow_s, sampled = self._settings().slow_request_log, self._sampled[handle.pid]
+        slow = (each for each in CurrentRequest.all_of(handle.slot.snapshot()) if each.age_s(now) >= slow_s)
+        return next((each for each in slow if not any(map(each.is_same, sampled))), None)
 
     def _sample(self, handle: WorkerHandle, request: CurrentRequest, now: float) -> None:
         self._sampled_at = now
-        self._sampled[handle.pid] = request.started_ns
+        self._sampled[handle.pid].append(request)
         line = f"Slow request in worker (pid:{handle.pid}): {named(request, now)}"
 
         def tell(text: str) -> None:
-            if current_request(handle) != request:
+            if not any(map(request.is_same, CurrentRequest.all_of(handle.slot.snapshot()))):
                 self._log.warning("%s; it ended before its stacks were taken", line)
             else:
                 self._log.warning("%s\n%s", line, text)

@@ -84,6 +84,7 @@ class TornadoWorker(Worker):
             loop, self.sockets, self.server, self._siblings(loop), self.cfg, self.log, self._accept_failed
         )
         self.listening.start()
+        self._beat_due = self.ioloop.time() + self.heartbeat_interval
         heartbeat = PeriodicCallback(self._beat, self.heartbeat_interval * 1000)
         heartbeat.start()
         loop.add_reader(self.PIPE[0], self._wake)
@@ -95,8 +96,11 @@ class TornadoWorker(Worker):
     def _beat(self) -> None:
         """Show that the loop turns, and what it holds."""
         self.notify()
+        now = self.ioloop.time()
         if self.slot is not None:
             self.slot.connections = self.server.connections
+            self.slot.loop_lag_us = max(0, int((now - self._beat_due) * 1e6))
+        self._beat_due = now + self.heartbeat_interval
         self.listening.balance()
 
     async def _serve(self) -> None:
@@ -116,6 +120,8 @@ class TornadoWorker(Worker):
             idle_connection_timeout=max(cfg.keepalive, cfg.header_timeout) if cfg.header_timeout else None,
         )
         server.observe(self._observer(), self._count_request)
+        if self.slot is not None:
+            server.show(self.slot)
         server.bound(Bounds(cfg.queue_timeout, cfg.limit_concurrency, self.incidents.request_turned_away))
         server.trust(cfg.forwarded_allow_ips, cfg.secure_scheme_headers)
         return server

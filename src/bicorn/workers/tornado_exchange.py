@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from bicorn.workers.tornado_stream import ClientStream
 
 
+#: In place of the status of a request that was never answered, as in the access log.
+_CLIENT_LEFT = 499
 #: Of an answer that has not begun.
 NO_FIELDS = HTTPHeaders()
 
@@ -84,6 +86,8 @@ class Exchange(HTTPMessageDelegate):
         finally:
             context.protocol = own
         self._is_streamed = prepared is not None
+        if self._is_streamed and self._server.enters_at_once:
+            self.enter()
         return prepared
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
@@ -99,6 +103,8 @@ class Exchange(HTTPMessageDelegate):
             return
         self._take_time()
         if self._server.turnstile is None or self._is_streamed:
+            if self._server.enters_at_once and not self._is_streamed:
+                self.enter()
             self.delegate.finish()
         else:
             self._server.turnstile.enter(self._start)
@@ -113,6 +119,7 @@ class Exchange(HTTPMessageDelegate):
         try:
             if self.answer_line is None:
                 self.judge()
+                self.enter()
             self.delegate.finish()
         except NotRun as reason:
             self.delegate.on_connection_close()
@@ -121,8 +128,14 @@ class Exchange(HTTPMessageDelegate):
             app_log.exception("Uncaught exception")
             self.connection.close()
 
+    def enter(self) -> None:
+        """Take note that the application is about to be called."""
+        if self._server.inside is not None:
+            self._server.inside.enter(self)
+
     def end(self) -> None:
         """Take note that all is over."""
+        self._leave()
         if self._is_admitted:
             self._server.bounds.leave()
         if self._is_read_slowly:
@@ -192,8 +205,13 @@ class Exchange(HTTPMessageDelegate):
 
     def finished(self) -> None:
         """Take note that the application has given all of its answer."""
+        self._leave()
         self.stream.free()
         self._is_read_slowly = self.stream.writing()
+
+    def _leave(self) -> None:
+        if self._server.inside is not None:
+            self._server.inside.leave(self, self.answer_line.code if self.answer_line is not None else _CLIENT_LEFT)
 
 
 class AnswerConnection(HTTPConnection):

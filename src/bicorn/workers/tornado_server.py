@@ -25,10 +25,12 @@ from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerConn
 from bicorn.workers.gateway import DRAIN_IDLE_TIMEOUT_S, Request, show_left
 from bicorn.workers.tornado_bounds import Bounds, Turnstile
 from bicorn.workers.tornado_exchange import AnswerConnection, Exchange
+from bicorn.workers.tornado_inside import Inside
 from bicorn.workers.tornado_stream import Came, ClientStream, TlsStream
+from bicorn.workers.tornado_wsgi import Container
 
 if TYPE_CHECKING:
-    from bicorn._core import Handover, Lines
+    from bicorn._core import Handover, Lines, Slot
     from bicorn.workers.base import Worker
 
 
@@ -57,6 +59,14 @@ class Server(HTTPServer):
         self._give_idle_away: Callable[[], None] = _nothing
         self._trusted: Trust = Trust([], {})
         self._lines: Lines | None = None
+        #: The requests that are inside the application, if anybody counts them.
+        self.inside: Inside | None = None
+        #: Whether a request is inside the application as soon as that hears of it: our container calls it later.
+        self.enters_at_once = not isinstance(self.request_callback, Container)
+
+    def show(self, slot: Slot) -> None:
+        """Show on this row of the scoreboard what the application is busy with."""
+        self.inside = Inside(slot)
 
     def watch(self, lines: Lines) -> None:
         """Have this table know the connections that are made from now on."""

@@ -52,9 +52,6 @@ HOP_BY_HOP = frozenset(
 #: What Tornado's container says of itself.
 SERVER = f"TornadoServer/{tornado.version}"
 
-#: Where a request's exchange is in its environ, until the application is called.
-EXCHANGE = "bicorn.exchange"
-
 #: Statuses whose answers have no body (RFC 9112, 6.3).
 WITHOUT_BODY = (204, 304)
 
@@ -86,15 +83,15 @@ class Container(WSGIContainer):
 
     def _serve(self, request: HTTPServerRequest) -> None:
         try:
-            self._send(request, self._answer_to(self.environ(request)))
+            self._send(request, self._answer_to(self.environ(request), _exchange_of(request)))
         except Exception as error:  # noqa: BLE001 - told below
             self._fail(request, error)
 
     async def handle_request(self, request: HTTPServerRequest) -> None:
         """Answer, with 500 if the application raises: Tornado would leave the client waiting."""
         try:
-            environ = self.environ(request)
-            self._send(request, await self._loop.run_in_executor(self._threads, self._answer_to, environ))
+            called = self.environ(request), _exchange_of(request)
+            self._send(request, await self._loop.run_in_executor(self._threads, self._answer_to, *called))
         except Exception as error:  # noqa: BLE001 - told below
             self._fail(request, error)
 
@@ -105,9 +102,10 @@ class Container(WSGIContainer):
             self._worker.log.error("Error handling request %s %s", request.method, request.uri, exc_info=error)
             _refuse(request)
 
-    def _answer_to(self, environ: dict[str, Any]) -> _Whole:
+    def _answer_to(self, environ: dict[str, Any], exchange: Exchange) -> _Whole:
         """Call the application, unless nobody waits for its answer any more."""
-        self._judge(environ.pop(EXCHANGE))
+        self._judge(exchange)
+        exchange.enter()
         answer = _Answer()
         try:
             answer.collect(self.wsgi_application(environ, answer.start_response))
@@ -136,7 +134,6 @@ class Container(WSGIContainer):
         environ["wsgi.input_terminated"] = True
         environ["wsgi.file_wrapper"] = FileWrapper
         environ["bicorn.deadline"] = self._deadline
-        environ[EXCHANGE] = _exchange_of(request)
         return environ
 
     def _judge(self, exchange: Exchange) -> None:
