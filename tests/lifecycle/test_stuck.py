@@ -32,9 +32,9 @@ def request(path: str, method: str = "GET") -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: test.example\r\n\r\n".encode()
 
 
-def start(serve: Serve, kind: tuple[str, ...], gate: Gate) -> tuple[Server, int]:
+def start(serve: Serve, kind: tuple[str, ...], gate: Gate, config: str | None = None) -> tuple[Server, int]:
     app = {"asgi": "asgi", "tornado": "make_tornado()"}.get(kind[0], "app")
-    server = serve(f"stuck:{app}", "-k", *kind, "-t", "1", "--keep-alive", "20", env=gate.env)
+    server = serve(f"stuck:{app}", "-k", *kind, "-t", "1", "--keep-alive", "20", config=config, env=gate.env)
     (stuck,) = server.wait_for_workers(1)
     return server, stuck
 
@@ -99,6 +99,22 @@ def test_requests_that_go_down_with_one_that_computes_for_ever_are_answered(
         idle.sendall(request("/"))
         assert answers.read_answer().body == b"alive"
     server.wait_for_workers(1, without=[stuck])
+
+
+@pytest.mark.parametrize("kind", COOPERATIVE, ids=name_of)
+def test_an_aborted_worker_ends_by_itself_after_its_hooks(serve: Serve, gate: Gate, kind: tuple[str, ...]) -> None:
+    config = (
+        "def worker_abort(worker):\n    print('aborting', worker.pid, flush=True)\n"
+        "def worker_exit(server, worker):\n    print('leaving', worker.pid, flush=True)\n"
+    )
+    server, stuck = start(serve, kind, gate, config)
+    with server.connect() as computing:
+        computing.sendall(request("/spin"))
+        assert_504_and_end(computing)
+    server.wait_for_log(rf"\[ERROR\] Worker \(pid:{stuck}\) exited with code 1\.")
+    server.wait_for_log(rf"aborting {stuck}\nleaving {stuck}\n", stream="stdout")
+    server.wait_for_workers(1, without=[stuck])
+    assert "SIGKILL" not in server.log
 
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH, ids=name_of)

@@ -88,6 +88,7 @@ class AsgiWorker(Worker):
     _stopping: asyncio.Event
     _drained: asyncio.Event
     _is_quick: bool = False
+    _is_aborted: bool = False
     _is_living: bool = False  # whether the loop has taken over: signals before that end the worker as any other
     _has_lasting_websockets: bool = False
 
@@ -368,6 +369,7 @@ class AsgiWorker(Worker):
         if self.server is not None and self.lines is not None:
             self.listening.stop()  # An application that swallows the exit lets the loop go on until SIGKILL.
             self.lines.give_up()
+        self._is_aborted = True
         super().handle_abort(sig, frame)
 
     def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
@@ -383,7 +385,10 @@ class AsgiWorker(Worker):
     def application_failed(self, error: BaseException, scope: dict[str, Any] | None, when: str, fatal: bool) -> None:
         """The application raised. `when`: how far its response was. `fatal`: it wants to end the process."""
         if fatal and not self.alive:
-            return  # One of our own signal handlers, which said so already.
+            # One of our own signal handlers, which said so already. The application's step is over, the loop is not.
+            if self._is_aborted:
+                self.event_loop.call_soon(self._exit, 1)
+            return
         if fatal:
             self.log.error("%s raised in request %s: this worker ends", type(error).__name__, _line(scope))
             self.alive = False
