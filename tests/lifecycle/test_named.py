@@ -195,13 +195,26 @@ def test_a_segmentation_fault_is_named_with_the_stack(start: Start) -> None:
     server = start("doomed:app")
     (victim,) = server.wait_for_workers(1)
     ask(server, "/crash")
-    server.wait_for_log(
+    report = server.wait_for_log(
         rf"\[ERROR\] Worker \(pid:{victim}\) was sent SIGSEGV! It used memory that it does not have "
-        r"\(segmentation fault\): the fault of an extension module or of a library\.\n"
+        r"\(segmentation fault\): the fault of an extension module or of a library\.(.*)\n"
         r"Fatal Python error: Segmentation fault\n(?:.*\n)*?.*in crash_in_c"
     )
+    # A class that somebody else wrote does not show its requests.
+    if "plain_worker" not in " ".join(server.arguments):
+        assert re.fullmatch(r" It was serving: GET /crash \(for \d\.\d s\)", report[1])
     server.wait_for_workers(1, without=[victim])
     assert server.get("/").body == b"alive"
+
+
+def test_a_request_that_outlives_graceful_timeout_is_named(serve: Serve, gate: Gate) -> None:
+    server = serve("gated:app", "--graceful-timeout", "1", env=gate.env)
+    ask_and_leave(server, "/report")
+    gate.wait_started()
+    assert server.stop(timeout=10) == 0
+    assert re.search(
+        r"was sent SIGKILL! It had not stopped .*\. It was serving: GET /report \(for [1-3]\.\d s\)\n", server.log
+    )
 
 
 LIMIT_BYTES = 160 * 2**20
@@ -249,7 +262,7 @@ def test_a_kill_for_memory_is_named(serve: Serve, small_cgroup: Path) -> None:
     ask(server, "/eat")
     server.wait_for_log(
         rf"\[ERROR\] Worker \(pid:{victim}\) was sent SIGKILL! Out of memory: the kernel killed it "
-        r"\(the limit of its cgroup is 160 MiB\)\."
+        r"\(the limit of its cgroup is 160 MiB\)\. It was serving: GET /eat \(for \d+\.\d s\)\n"
     )
     (second,) = server.wait_for_workers(1, without=[victim])
     os.kill(second, signal.SIGKILL)

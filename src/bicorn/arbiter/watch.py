@@ -54,11 +54,9 @@ class RequestWatch:
 
         `then` is called when they are, or will not come.
         """
-        request = current_request(handle)
-        among = f", the oldest of {request.among}" if request is not None and request.among > 1 else ""
         line = (
             f"Worker (pid:{handle.pid}, {handle.state.value}) gave no sign of life for {silent_s:.1f} s; "
-            f"serving: {named(request, now)}{among}"
+            f"serving: {serving(handle, now) or 'no request'}"
         )
 
         def tell(text: str) -> None:
@@ -114,11 +112,14 @@ class RequestWatch:
         self._collector.ask(handle, now, tell)
 
 
-def current_request(handle: WorkerHandle) -> CurrentRequest | None:
-    """Give the request that a worker is busy with, if there is one."""
-    return CurrentRequest.of(handle.slot.snapshot())
+def serving(handle: WorkerHandle, now: float) -> str:
+    """Give in words what a worker is busy with, or was when it died; nothing if there is no request."""
+    request = CurrentRequest.of(handle.slot.snapshot())
+    if request is None:
+        return ""
+    return named(request, now) + (f", the oldest of {request.among}" if request.among > 1 else "")
 
 
-def named(request: CurrentRequest | None, now: float) -> str:
+def named(request: CurrentRequest, now: float) -> str:
     """Give a request and its age in words."""
-    return f"{request.line} (for {request.age_s(now):.1f} s)" if request is not None else "no request"
+    return f"{request.line} (for {request.age_s(now):.1f} s)"

@@ -15,6 +15,7 @@ from bicorn.arbiter import exits
 from bicorn.arbiter.oom import OomKills
 from bicorn.arbiter.policy import Abort, Drain, Kill, Phase, Quit
 from bicorn.arbiter.states import SERVING, WorkerEvent, WorkerState
+from bicorn.arbiter.watch import serving
 from bicorn.ipc.messages import Kind, Message
 from bicorn.ipc.scoreboard import SlotState
 
@@ -119,4 +120,7 @@ class Workforce:
         stacks = self._stacks.bury(handle)
         if line is not None:
             level, text = line
+            # What it did when it was aborted has been said. Others died of what they did, or outlived graceful_timeout.
+            if not handle.worker.aborted and (request := serving(handle, time.monotonic())):
+                text = f"{text} It was serving: {request}"
             self._server.log.log(level, f"{text}\n{stacks}".rstrip() if ended.signum in exits.FAULTS else text)
