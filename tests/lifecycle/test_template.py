@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bicorn.arbiter.policy import EARLY_DEATH_S
 from harness.gate import Gate
 from harness.load import load
 from harness.server import Serve, Server, is_alive, wait_until
@@ -107,11 +110,34 @@ def test_a_template_that_dies_is_replaced_and_its_workers_serve_on(start: Start)
     (template,) = server.template_pids()
     with load(server) as traffic:
         os.kill(template, signal.SIGKILL)
-        server.wait_for_log("New workers cannot be forked: the process that holds the application")
+        server.wait_for_log(
+            rf"\[ERROR\] Template \(pid:{template}\) was sent SIGKILL! (Perhaps|Not by the arbiter).*\. "
+            r"The next worker that is needed has the application loaded anew\.\n"
+        )
         server.signal(signal.SIGTTIN)
         assert workers[0] in server.wait_for_workers(2)
         traffic.wait_for(50)
     assert traffic.failures == []
+
+
+def is_past(moment: float) -> bool:
+    """Whether a moment of the monotonic clock is over."""
+    return time.monotonic() > moment
+
+
+def test_templates_that_lived_for_a_while_are_no_crash_loop(start: Start) -> None:
+    server = start("mine:app", "--preload", files={"mine.py": app_saying("old")})
+    first = server.wait_for_workers(1)
+    for count in (1, 2):
+        (template,) = server.template_pids()
+        # A template that was ready for a second did not die at once.
+        wait_until(functools.partial(is_past, time.monotonic() + EARLY_DEATH_S), "a second of its life")
+        os.kill(template, signal.SIGKILL)
+        server.wait_for_log(rf"Template \(pid:{template}\) was sent SIGKILL!")
+        server.signal(signal.SIGTTIN)
+        server.wait_for_workers(count + 1)
+    assert first[0] in server.worker_pids()
+    assert "in a row died at once" not in server.log
 
 
 def test_the_arbiters_death_ends_template_and_workers(start: Start) -> None:

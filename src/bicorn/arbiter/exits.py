@@ -62,17 +62,23 @@ FAULTS: Final[Mapping[int, str]] = {
 
 
 def describe(
-    ended: Exit, pid: int, state: WorkerState, *, stopping: bool, oom: Callable[[], Oom] = lambda: Oom(None)
+    ended: Exit,
+    pid: int,
+    state: WorkerState,
+    *,
+    stopping: bool,
+    oom: Callable[[], Oom] = lambda: Oom(None),
+    who: str = "Worker",
 ) -> tuple[int, str] | None:
-    """Give level and text of the line about a worker that ended in that state; None if there is nothing to say.
+    """Give level and text of the line about a process that ended in that state; None if there is nothing to say.
 
     `oom` is asked about a SIGKILL that was not ours, and only then: each kill that was counted explains one death.
     """
     if ended.is_clean:
         return None
     if ended.code is not None:
-        return logging.ERROR, f"Worker (pid:{pid}) exited with code {ended.code}."
-    line = f"Worker (pid:{pid}) was sent {_name(ended.signum)}!"
+        return logging.ERROR, f"{who} (pid:{pid}) exited with code {ended.code}."
+    line = f"{who} (pid:{pid}) was sent {_name(ended.signum)}!"
     if ended.signum == signal.SIGKILL:
         return logging.ERROR, f"{line} {_why_killed(state, oom)}"
     # An abort of ours that met no handler: the worker was still booting, or its class took it away.

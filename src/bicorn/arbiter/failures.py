@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from bicorn.arbiter import policy
-from bicorn.arbiter.policy import Phase
+from bicorn.arbiter.policy import Phase, TemplateState
 from bicorn.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -64,18 +64,21 @@ class Failures:
         elif never_ready or not ended.is_clean:
             self._back_off(handle.ready_at)
 
-    def template_died(self, generation: Generation, template: Template, ended: Exit) -> None:
-        """No more workers can be forked from the template of a generation."""
+    def template_died(self, generation: Generation, template: Template, how: str) -> None:
+        """No more workers can be forked from the template of a generation; `how` it ended, if it could load it."""
         if self._is_stopping:
             return
-        reason = template.failure or f"the process that holds the application (pid {template.pid}) {ended}"
+        reason = template.failure or how
         if self._server.generations.is_on_trial(generation):
             self._reload.abandon(reason)
         elif template.failure and self._is_first_boot_final:
             self._halt(_BOOT_FAILURES[ExitCode.APP_LOAD_ERROR], ExitCode.FAILED)
         else:
-            self._server.log.error("New workers cannot be forked: %s", reason)
-            self._back_off(None)
+            if template.failure:
+                self._server.log.error("New workers cannot be forked: %s", reason)
+            else:
+                self._server.log.error("%s The next worker that is needed has the application loaded anew.", how)
+            self._back_off(template.since if template.state is TemplateState.READY else None)
 
     def spawn_failed(self, generation: Generation, error: Exception) -> None:
         """A fork was refused (EAGAIN, ENOMEM), or the worker class or pre_fork raised.

@@ -172,7 +172,8 @@ class Templates:
         generation = self._generations.find(template.generation)
         if generation is not None and generation.template is template:
             generation.template = None
-            self._failures.template_died(generation, template, ended)
+            how = "" if template.failure else self._workforce.explain_template(pid, ended)
+            self._failures.template_died(generation, template, how)
         return True
 
     def keep_stray(self, pid: int, ended: Exit) -> None:

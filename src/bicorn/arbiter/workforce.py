@@ -114,6 +114,13 @@ class Workforce:
         self._server.run_hook("child_exit", handle.worker)
         return True
 
+    def explain_template(self, pid: int, ended: exits.Exit) -> str:
+        """Give in words how a template ended that nobody had told to."""
+        line = exits.describe(
+            ended, pid, WorkerState.READY, stopping=False, oom=self._oom_kills.explain_one, who="Template"
+        )
+        return line[1] if line is not None else f"Template (pid:{pid}) exited with code 0."
+
     def _log_exit(self, handle: WorkerHandle, state: WorkerState, ended: exits.Exit) -> None:
         stopping = self._server.phase is not Phase.RUNNING
         line = exits.describe(ended, handle.pid, state, stopping=stopping, oom=self._oom_kills.explain_one)
