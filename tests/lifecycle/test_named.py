@@ -39,7 +39,7 @@ def test_a_worker_that_hangs_in_c_code_is_named_with_its_stacks(serve: Serve, wo
     assert bool(answer) == is_answered
     server.wait_for_log(rf"\[CRITICAL\] WORKER TIMEOUT \(pid:{stuck}\)")
     report = server.wait_for_log(
-        rf"\[ERROR\] Worker \(pid:{stuck}, ready\) gave no sign of life for [12]\.\d s; (.*)\n"
+        rf"\[ERROR\] Worker \(pid:{stuck}, ready\) gave no sign of life for \d+\.\d s; (.*)\n"
     )
     # The hook cannot run: no Python can. What SIGABRT does not end, SIGKILL does.
     server.wait_for_log(rf"Worker \(pid:{stuck}\) was sent SIGKILL! It had not stopped in time")
@@ -58,7 +58,7 @@ def test_of_the_handlers_of_a_stuck_loop_the_oldest_is_named_as_that(serve: Serv
         ask(server, "/spin")
         # Which of the three it is only the stacks can say.
         server.wait_for_log(
-            r"gave no sign of life for [12]\.\d s; serving: GET /wait\?first \(for [0-9.]+ s\), the oldest of 3\n"
+            r"gave no sign of life for \d+\.\d s; serving: GET /wait\?first \(for [0-9.]+ s\), the oldest of 3\n"
             r"(?:.*\n)*?.*in spin"
         )
 
@@ -213,7 +213,7 @@ def test_a_request_that_outlives_graceful_timeout_is_named(serve: Serve, gate: G
     gate.wait_started()
     assert server.stop(timeout=10) == 0
     assert re.search(
-        r"was sent SIGKILL! It had not stopped .*\. It was serving: GET /report \(for [1-3]\.\d s\)\n", server.log
+        r"was sent SIGKILL! It had not stopped .*\. It was serving: GET /report \(for \d+\.\d s\)\n", server.log
     )
 
 

@@ -55,7 +55,9 @@ impl Conn {
         match self.phase.get() {
             _ if self.out.paused.get() => true,
             Phase::Idle | Phase::Head | Phase::Upgraded => self.out.has_unread(),
-            Phase::Busy => self.decoder.borrow().is_some() && !self.reading_paused.get() && self.out.has_unread(),
+            Phase::Busy => {
+                self.decoder.borrow().is_some() && !self.reading_paused.get() && self.out.has_unread()
+            }
             Phase::Ending | Phase::Lingering | Phase::Closing | Phase::Lost => false,
         }
     }
