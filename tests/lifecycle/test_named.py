@@ -38,9 +38,7 @@ def test_a_worker_that_hangs_in_c_code_is_named_with_its_stacks(serve: Serve, wo
     assert answer.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n" if is_answered else b"")
     assert bool(answer) == is_answered
     server.wait_for_log(rf"\[CRITICAL\] WORKER TIMEOUT \(pid:{stuck}\)")
-    report = server.wait_for_log(
-        rf"\[ERROR\] Worker \(pid:{stuck}, ready\) gave no sign of life for \d+\.\d s; (.*)\n"
-    )
+    report = server.wait_for_log(rf"\[ERROR\] Worker \(pid:{stuck}, ready\) gave no sign of life for \d+\.\d s; (.*)\n")
     # The hook cannot run: no Python can. What SIGABRT does not end, SIGKILL does.
     server.wait_for_log(rf"Worker \(pid:{stuck}\) was sent SIGKILL! It had not stopped in time")
     assert "in hang_in_c" in server.log and "spawn.py" not in server.log
