@@ -75,6 +75,8 @@ def run_scale(server: Server, gate: Gate) -> None:
     server.signal(signal.SIGTTIN)
     server.wait_for_workers(2)
     wait_until(lambda: sum("post_worker_init" in str(calls) for calls in hooks_by_process(server)) == 2, "two workers")
+    if server.kind == "bicorn":
+        server.wait_for_ready(2)  # One that is not ready yet would be the first to go.
     server.signal(signal.SIGTTOU)
     server.wait_for_workers(1, without=first)
     server.stop()
@@ -94,7 +96,7 @@ RUNS: dict[str, tuple[Callable[[Server, Gate], None], tuple[str, ...]]] = {
     "one request": (run_one_request, ()),
     "quit": (run_quit, ()),
     "reload": (run_reload, ()),
-    "scale": (run_scale, ()),
+    "scale": (run_scale, ("--log-level", "debug")),
     "abort": (run_abort, ("-t", "2")),
 }
 
