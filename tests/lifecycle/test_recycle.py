@@ -46,6 +46,22 @@ def test_a_worker_that_grew_too_large_is_replaced(start: Start) -> None:
     assert traffic.failures == []
 
 
+def test_a_limit_that_every_new_worker_exceeds_replaces_none(start: Start) -> None:
+    # Megabytes were meant.
+    server = start("hello:app", "-w", "2", "--max-worker-memory", "512", "--worker-memory-interval", "0.05")
+    workers = server.wait_for_workers(2)
+    with load(server) as traffic:
+        server.wait_for_log(
+            r"\[WARNING\] max_worker_memory is 512 bytes, but a worker takes \d{7,} as soon as it is ready: .*\. "
+            r"Raise max_worker_memory\n"
+        )
+        traffic.wait_for(300)  # a second, and twenty looks
+    assert server.worker_pids() == workers
+    assert server.log.count("Raise max_worker_memory") == 1
+    assert "going to be replaced" not in server.log
+    assert traffic.failures == []
+
+
 def test_a_worker_that_is_old_enough_is_replaced(start: Start) -> None:
     server = start("hello:app", "-w", "2", "--max-worker-lifetime", "1", "--max-worker-lifetime-jitter", "0.5")
     first = server.wait_for_workers(2)

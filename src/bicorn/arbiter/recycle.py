@@ -1,7 +1,8 @@
 """Workers that have served their time: too much memory, or old enough.
 
 Owns       the moments at which the arbiter looks, and the reading of a worker's memory from /proc.
-Never      drains or spawns: it marks a worker as due, and policy.decide() replaces it.
+Never      drains or spawns: it marks a worker as due, and policy.decide() replaces it. A worker that is too large from
+           the start is not marked: its successor would be as well, and so on for ever.
 Invariant  looking costs a worker nothing: the resident size is read first, which the kernel has at hand, and only a
            worker above the limit by that measure has its pages counted.
 """
@@ -42,6 +43,8 @@ class Recycling:
         self._settings = settings
         self._log = log
         self._weighed_at = -math.inf
+        self._at_ready: dict[int, int] = {}  # pid: the bytes that a worker took when it became ready
+        self._warned_of = 0  # the limit that was said to be too low
 
     def fileno(self) -> int:
         return -1
@@ -59,6 +62,8 @@ class Recycling:
         for handle in self._candidates():
             if now >= _expires_at(handle):
                 self._mark(handle, f"it has been ready for {handle.lifetime_s:.1f} s (max_worker_lifetime)")
+        if settings.max_worker_memory:
+            self._weigh_new(settings.max_worker_memory)
         if settings.max_worker_memory and now >= self._weighed_at + settings.worker_memory_interval:
             self._weighed_at = now
             self._weigh(settings.max_worker_memory)
@@ -69,9 +74,23 @@ class Recycling:
     def _candidates(self) -> list[WorkerHandle]:
         return [handle for handle in self._workers if handle.state is WorkerState.READY and not handle.due]
 
+    def _weigh_new(self, limit: int) -> None:
+        """Weigh workers that have just become ready: one that is too large by then is no worse than its successor."""
+        ready = {handle.pid for handle in self._workers if handle.state is WorkerState.READY}
+        self._at_ready = {pid: self._at_ready.get(pid) or weigh(pid, limit) for pid in ready}
+        largest = max(self._at_ready.values(), default=0)
+        if largest > limit and self._warned_of != limit:
+            self._warned_of = limit
+            self._log.warning(
+                "max_worker_memory is %d bytes, but a worker takes %d as soon as it is ready: it is not replaced for "
+                "that, since its successor would take as much. Raise max_worker_memory",
+                limit,
+                largest,
+            )
+
     def _weigh(self, limit: int) -> None:
         for handle in self._candidates():
-            if read_rss_bytes(handle.pid) > limit and (bytes_ := read_pss_bytes(handle.pid)) > limit:
+            if self._at_ready[handle.pid] <= limit and (bytes_ := weigh(handle.pid, limit)) > limit:
                 self._mark(handle, f"it takes {bytes_} bytes (max_worker_memory is {limit})")
 
     def _mark(self, handle: WorkerHandle, reason: str) -> None:
@@ -82,6 +101,12 @@ class Recycling:
 def _expires_at(handle: WorkerHandle) -> float:
     assert handle.ready_at is not None, "a candidate is ready"
     return handle.ready_at + handle.lifetime_s
+
+
+def weigh(pid: int, limit: int) -> int:
+    """Give what a process takes, exactly only if it may be more than the limit."""
+    resident = read_rss_bytes(pid)
+    return read_pss_bytes(pid) if resident > limit else resident
 
 
 def read_rss_bytes(pid: int) -> int:

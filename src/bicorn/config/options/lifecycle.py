@@ -51,7 +51,8 @@ class LifecycleOptions(Options, section="Life of Workers", ours=True):
         unit="bytes",
         precedent="uWSGI reload-on-rss",
         doc="A worker whose memory exceeds this is replaced: its successor is ready before it drains. Its proportional "
-        "set size counts, so that what workers share is not counted by each. 0 means no limit.",
+        "set size counts, so that what workers share is not counted by each. A limit below what a worker takes when it "
+        "becomes ready replaces none, and is warned of. 0 means no limit.",
     )
     worker_memory_interval = Setting(
         default=5,
