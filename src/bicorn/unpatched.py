@@ -13,6 +13,7 @@ keep what they have.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the C module, which typeshed leaves out
+import _thread
 import importlib.util
 import posix
 import signal
@@ -33,12 +34,14 @@ else:
 
     select = _made_anew("select")
 
-__all__ = ["fork", "read", "select", "set_handler", "waitpid", "write"]
+__all__ = ["fork", "get_ident", "read", "select", "set_handler", "waitpid", "write"]
 
 fork: Final = posix.fork
 waitpid: Final = posix.waitpid
 read: Final = posix.read
 write: Final = posix.write
+#: Of the thread, where theirs is of the greenlet. Bound before anybody patches: the arbiter imports this first.
+get_ident: Final = _thread.get_ident
 
 
 def set_handler(signum: signal.Signals, handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:

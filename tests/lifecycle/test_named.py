@@ -47,8 +47,12 @@ def test_a_worker_that_hangs_in_c_code_is_named_with_its_stacks(serve: Serve, wo
     assert report[1].startswith("serving: GET /hang (for " if is_answered else "serving: no request")
 
 
-def test_of_the_handlers_of_a_stuck_loop_the_oldest_is_named_as_that(serve: Serve, gate: Gate) -> None:
-    server = serve("stuck:make_tornado()", "-k", "tornado", "-t", "1", env=gate.env)
+@pytest.mark.parametrize("worker_class", ["gevent", "eventlet", "tornado"])
+def test_of_the_requests_of_a_stuck_loop_the_oldest_is_named_as_that(
+    serve: Serve, gate: Gate, worker_class: str
+) -> None:
+    app = "stuck:make_tornado()" if worker_class == "tornado" else "stuck:app"
+    server = serve(app, "-k", worker_class, "-t", "1", env=gate.env)
     with contextlib.ExitStack() as stack:
         for path in ("/wait?first", "/wait?second"):
             stack.enter_context(server.connect()).sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
@@ -150,6 +154,24 @@ def test_of_several_requests_the_slow_one_is_named(serve: Serve, gate: Gate) -> 
         gate.release()
         assert sock.recv(5) == b"HTTP/"
     assert server.log.count("Slow request") == 1
+
+
+@pytest.mark.parametrize("worker_class", ["gevent", "eventlet"])
+def test_a_slow_request_is_sampled_while_its_greenlet_waits_beside_others(
+    serve: Serve, gate: Gate, worker_class: str
+) -> None:
+    server = serve("stuck:app", "-k", worker_class, "--slow-request-log", "0.4", env=gate.env)
+    with server.connect() as waiting:
+        waiting.sendall(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_started()
+        while "Slow request" not in server.log:
+            # Each of these enters last, and leaves.
+            assert server.get("/").body == b"alive"
+        report = server.wait_for_log(
+            r"Slow request in worker \(pid:\d+\): GET /wait \(for .*\nThread MainThread \(most recent call last\):\n"
+            r"(?:.*\n)*?Greenlet (?:.*\n)*?.*stuck\.py.*in app\n"
+        )[0]
+    assert "arbiter.py" not in report and "stacks.py" not in report
 
 
 def test_a_slow_request_to_tornado_is_sampled_where_it_computes_and_where_it_waits(serve: Serve, gate: Gate) -> None:

@@ -7,6 +7,8 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use bicorn_reactor::clock::monotonic_ns;
+use bicorn_reactor::inside::Inside;
 use bicorn_reactor::{Crew, Job, Next, Order, Orders, Waiter};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -18,7 +20,7 @@ use crate::late::look_after;
 use crate::options::{Listener, Options, Parts, Site};
 use crate::scoreboard::Slot;
 use crate::sync_loop::Ended;
-use crate::wsgi::Wsgi;
+use crate::wsgi::{Wsgi, name};
 
 /// Never waits.
 struct Hurried;
@@ -37,6 +39,7 @@ struct Shared {
     crew: Arc<Crew<Front>>,
     wsgi: Arc<Wsgi>,
     orders: Arc<Orders>,
+    inside: Inside,
 }
 
 /// The loop of one worker whose requests run in greenlets.
@@ -71,7 +74,11 @@ impl GreenLoop {
         let crew = Arc::new(Crew::new(server, Arc::clone(&orders), 1).map_err(Ended::from)?);
         let watch = Mutex::new(Some(look_after(Arc::clone(&crew), overtime)?));
         watch_thread(Patience::Endless);
-        Ok(Self { shared: Arc::new(Shared { crew, wsgi, orders }), descriptor, watch })
+        Ok(Self {
+            shared: Arc::new(Shared { crew, wsgi, orders, inside: Inside::default() }),
+            descriptor,
+            watch,
+        })
     }
 
     /// The descriptor that is readable when there is something to do.
@@ -159,9 +166,11 @@ impl GreenJob {
     fn __call__(&self, home: usize) -> PyResult<bool> {
         let job = self.job.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut job = job.ok_or_else(|| PyRuntimeError::new_err("this job has run"))?;
-        let Shared { crew, wsgi, orders } = &*self.shared;
+        let Shared { crew, wsgi, orders, inside } = &*self.shared;
         job.home = Some(home);
+        let number = inside.enter(&wsgi.slot().oldest, monotonic_ns(), name(&job));
         job.run(&**wsgi);
+        inside.leave(&wsgi.slot().oldest, number);
         let goes_on = job.goes_on();
         if crew.give_back(job).is_none_or(|server| server.wants_attention()) {
             orders.ring();

@@ -19,6 +19,7 @@ pub mod exchange;
 mod expiring;
 pub mod gate;
 pub mod handover;
+pub mod inside;
 pub mod intake;
 pub mod job;
 pub mod late;

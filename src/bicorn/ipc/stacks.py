@@ -29,6 +29,7 @@ from types import FrameType
 from typing import Final
 
 from bicorn.ipc.tasks import greenlet_stacks, task_stacks
+from bicorn.unpatched import get_ident
 
 #: Real-time signals mean nothing to Python, to its libraries or to a person; glibc and language runtimes take theirs
 #: from the low end, so ours are near the other.
@@ -67,7 +68,7 @@ class StackFile:
             faulthandler.enable(file=self._fd, all_threads=True)
 
     def _answer(self, _signum: int, interrupted: FrameType | None) -> None:
-        stacks = [*_stacks(interrupted), *task_stacks(), *greenlet_stacks()]
+        stacks = [*_stacks(interrupted), *task_stacks(), *map(_below_fork, greenlet_stacks())]
         text = "\n".join(stacks).encode("utf-8", "backslashreplace")
         with contextlib.suppress(OSError):
             os.write(self._fd, text[: STACK_BYTES_MAX - len(_END)] + _END)
@@ -98,14 +99,20 @@ def _stacks(interrupted: FrameType | None) -> Iterator[str]:
     # Not threading.enumerate(): what was interrupted may hold its lock, and gevent's hub must wait for none.
     registered: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]  # private, without a lock
     names = {ident: thread.name for ident, thread in registered.copy().items()}
-    # The signal's own thread stands on top of its stack with this very handler; what it interrupted is what counts.
-    here = threading.get_ident()
+    # The signal's own thread stands on top of its stack with this very handler; what it interrupted is what counts. To
+    # gevent and eventlet its name is another.
+    here = get_ident()
+    names[here] = "MainThread"
     for ident, newest in sorted(sys._current_frames().items(), key=lambda item: item[0] != here):
         yield f"Thread {names.get(ident, ident)} (most recent call last):"
-        entries = traceback.extract_stack(interrupted if ident == here else newest)
-        # What lies below the fork is the arbiter's, and the same in every worker.
-        forked = max((depth for depth, entry in enumerate(entries) if entry.filename == _FORKED_IN), default=-1)
-        yield "".join(traceback.format_list(entries[forked + 1 :])).rstrip("\n")
+        yield _below_fork("".join(traceback.format_stack(interrupted if ident == here else newest)).rstrip("\n"))
+
+
+def _below_fork(stack: str) -> str:
+    """Take from a stack, the most recent call last, what comes before the fork: the arbiter's, and the same for all."""
+    _, is_there, after = stack.rpartition(f'  File "{_FORKED_IN}", ')
+    _, is_followed, rest = after.partition("\n  File ")
+    return f"  File {rest}" if is_there and is_followed else stack
 
 
 def _above_fork(text: str) -> str:
