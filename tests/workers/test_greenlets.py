@@ -192,8 +192,10 @@ def test_requests_in_flight_are_answered(start: Start, sig: signal.Signals) -> N
         server.get("/")  # The worker has read all of them by now.
         server.signal(sig)
         answers = [AnswerReader(sock).read_answer() for sock in socks]
-        assert {(answer.body, answer.header("Connection")) for answer in answers} == {(b"/wait", "close")}
+        assert {answer.body for answer in answers} == {b"/wait"}
     if sig is signal.SIGTERM:
+        # At a reload the successor may need longer than they do, and then the old worker was not told to go yet.
+        assert {answer.header("Connection") for answer in answers} == {"close"}
         assert server.wait_exit() == 0
     else:
         server.wait_for_workers(1, without=[before])
