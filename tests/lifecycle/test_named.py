@@ -14,6 +14,7 @@ import pytest
 
 from harness.gate import Gate
 from harness.server import Serve, Server, suspend, wait_until
+from workers.classes import LOOPS
 
 Start = Callable[..., Server]
 
@@ -172,6 +173,42 @@ def test_a_slow_request_is_sampled_while_its_greenlet_waits_beside_others(
             r"(?:.*\n)*?Greenlet (?:.*\n)*?.*stuck\.py.*in app\n"
         )[0]
     assert "arbiter.py" not in report and "stacks.py" not in report
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_slow_request_to_asgi_is_sampled_while_it_awaits_something(serve: Serve, gate: Gate, loop: str) -> None:
+    server = serve("stuck:asgi", "-k", "asgi", "--asgi-loop", loop, "--slow-request-log", "0.6", env=gate.env)
+    with server.connect() as begun, server.connect() as reading, server.connect() as waiting:
+        # Two that have nothing to hide: an answer that has begun, and a body that its client does not send.
+        begun.sendall(b"GET /begin HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_started()
+        reading.sendall(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+        waiting.sendall(b"GET /wait?for=ever HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_started()
+        while "Slow request" not in server.log:
+            assert server.get("/").body == b"alive"  # Each of these runs steps, and leaves.
+        server.wait_for_log(
+            r"Slow request in worker \(pid:\d+\): GET /wait\?for=ever \(for .*\n(?:.*\n)*?Task (?:.*\n)*?"
+            r".*stuck\.py.*in asgi\n"
+        )
+        # Somebody who computes shows itself, whoever waits for longer.
+        with server.connect() as computing:
+            computing.sendall(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n")
+            gate.wait_started()
+            server.wait_for_log(r"Slow request in worker \(pid:\d+\): GET /hold \(for")
+            gate.release()
+    assert server.log.count("Slow request") == 2
+
+
+def test_of_the_requests_of_an_event_loop_the_one_that_computes_is_named(serve: Serve, gate: Gate) -> None:
+    server = serve("stuck:asgi", "-k", "asgi", "-t", "2", "--slow-request-log", "0.2", env=gate.env)
+    (stuck,) = server.worker_pids()
+    with server.connect() as waiting:
+        waiting.sendall(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+        gate.wait_started()
+        server.wait_for_log("Slow request in .*GET /wait")  # So the scoreboard shows it.
+        ask(server, "/spin")
+        server.wait_for_log(rf"Worker \(pid:{stuck}, ready\) gave no sign of life for .* s; serving: GET /spin \(for")
 
 
 def test_a_slow_request_to_tornado_is_sampled_where_it_computes_and_where_it_waits(serve: Serve, gate: Gate) -> None:

@@ -244,6 +244,7 @@ impl Slot {
             ("waited_sum_us", &row.waited_sum_us),
             ("request_started_ns", &row.request.started_ns),
             ("oldest_started_ns", &row.oldest.started_ns),
+            ("steps", &row.steps),
             ("loop_lag_us", &row.loop_lag_us),
         ] {
             counters.set_item(name, counter.load(Relaxed))?;

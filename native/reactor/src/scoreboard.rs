@@ -65,6 +65,9 @@ pub struct Slot {
     /// The one that has been there longest, where several run at once and somebody watches them; written by the
     /// watch alone, now and then.
     pub oldest: Named,
+    /// 1 where requests run in steps, one at a time: `request` is the one whose step runs, and none while all of them
+    /// wait.
+    pub steps: AtomicU64,
     /// How late an event loop of Python's was with its last tick, in microseconds; 0 elsewhere.
     pub loop_lag_us: AtomicU64,
 }
@@ -142,6 +145,7 @@ impl Default for Slot {
             waited_sum_us: zero(),
             request: Named::default(),
             oldest: Named::default(),
+            steps: zero(),
             loop_lag_us: zero(),
         }
     }
@@ -179,6 +183,7 @@ impl Slot {
             &self.request.text_len,
             &self.oldest.started_ns,
             &self.oldest.text_len,
+            &self.steps,
             &self.loop_lag_us,
         ]
         .into_iter()
@@ -217,6 +222,15 @@ impl Slot {
     /// The application has given a part of its answer and waits for the reader.
     pub fn request_paused(&self) {
         self.request.clear();
+    }
+
+    /// This one has been there longest; None: there is none that is worth a look.
+    pub fn show_oldest(&self, oldest: Option<(u64, &[u8], &[u8])>) {
+        match oldest {
+            Some((started_ns, ..)) if self.oldest.started_ns.load(Relaxed) == started_ns => {}
+            Some((started_ns, method, target)) => self.oldest.set(started_ns, method, target),
+            None => self.oldest.clear(),
+        }
     }
 
     /// A job has left the loop.
@@ -259,6 +273,9 @@ impl Slot {
     /// The same request left the application with an answer of this `status`.
     pub fn request_left(&self, started_ns: u64, now_ns: u64, status: u16) {
         self.request_withdrawn();
+        if self.steps.load(Relaxed) != 0 && self.oldest.started_ns.load(Relaxed) == started_ns {
+            self.oldest.clear();
+        }
         let elapsed_us = now_ns.saturating_sub(started_ns) / 1_000;
         add(&self.latency[bucket(elapsed_us)], 1);
         add(&self.latency_sum_us, elapsed_us);
@@ -311,6 +328,19 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_requests_run_in_steps_the_oldest_is_shown_until_it_leaves() {
+        let slot = Slot::default();
+        slot.steps.store(1, Relaxed);
+        slot.show_oldest(Some((7, b"GET", b"/first")));
+        slot.show_oldest(Some((7, b"GET", b"/not-written-again")));
+        assert_eq!(slot.oldest.text(), b"GET /first");
+        slot.request_left(8, 9, 200);
+        assert_eq!(slot.oldest.started_ns.load(Relaxed), 7);
+        slot.request_left(7, 9, 200);
+        assert_eq!(slot.oldest.started_ns.load(Relaxed), 0);
+    }
 
     #[test]
     fn a_request_is_named_while_it_is_served_and_counted_afterwards() {

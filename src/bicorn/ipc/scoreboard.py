@@ -38,7 +38,9 @@ class CurrentRequest:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> CurrentRequest | None:  # Any: see Slot.snapshot
-        """Give the request of a row that is worth a look: of several, the one that runs longest."""
+        """Give the request of a row that is worth a look: whose step runs, or else the one that entered first."""
+        if row["steps"] and row["request_started_ns"]:
+            return cls(row["request"], row["request_started_ns"])
         return next(cls.all_of(row), None)
 
     @classmethod

@@ -39,6 +39,11 @@ impl Incoming {
         self.told.set(false);
     }
 
+    /// Whether all of it has come.
+    pub fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
     /// Bytes that wait to be asked for.
     #[inline]
     pub fn waiting(&self) -> usize {

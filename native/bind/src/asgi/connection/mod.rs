@@ -179,6 +179,15 @@ impl Conn {
         &self.phase.line
     }
 
+    /// Calls this with the request that is being answered, if there is one.
+    pub fn while_busy(&self, found: impl FnOnce(&Exchange)) {
+        if self.phase.get() == Phase::Busy
+            && let Some(exchange) = &*self.exchange.borrow()
+        {
+            found(exchange.get());
+        }
+    }
+
     pub(super) fn exchange(&self, py: Python<'_>) -> Option<Py<Exchange>> {
         self.exchange.borrow().as_ref().map(|exchange| exchange.clone_ref(py))
     }

@@ -218,6 +218,17 @@ impl Exchange {
         }
     }
 
+    /// Calls this with when the request entered, its method and its target, if its client waits for an answer of
+    /// which nothing has left, and nobody waits for the client.
+    pub fn while_awaited(&self, py: Python<'_>, found: impl FnOnce(u64, &[u8], &[u8])) {
+        let state = self.state.get(py);
+        let reads = !state.receiving.borrow().is_empty() && !state.incoming.has_ended();
+        if self.is_unanswered(py) && !reads {
+            let (method, target) = &*state.line.borrow();
+            found(state.started_ns.get(), method, target);
+        }
+    }
+
     /// Whether nothing of the response has left yet.
     pub fn is_unanswered(&self, py: Python<'_>) -> bool {
         matches!(self.state.get(py).stage.get(), Stage::Fresh | Stage::Started)

@@ -114,6 +114,22 @@ impl Shared {
         self.slot.row()
     }
 
+    /// Shows which request has been waiting longest for its answer to begin: while it awaits something, no step of it
+    /// shows itself.
+    pub fn show_oldest(&self, py: Python<'_>) {
+        let mut oldest: Option<(u64, Vec<u8>, Vec<u8>)> = None;
+        for (_, conn) in &*self.connections.borrow() {
+            conn.while_busy(|exchange| {
+                exchange.while_awaited(py, |started_ns, method, target| {
+                    if oldest.as_ref().is_none_or(|&(before_ns, ..)| started_ns < before_ns) {
+                        oldest = Some((started_ns, method.to_vec(), target.to_vec()));
+                    }
+                });
+            });
+        }
+        self.row().show_oldest(oldest.as_ref().map(|(ns, method, target)| (*ns, &**method, &**target)));
+    }
+
     /// Reads the clock: now, in nanoseconds.
     #[inline]
     pub fn read_clock(&self) -> u64 {

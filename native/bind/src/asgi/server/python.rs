@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bicorn_reactor::clock::{Clock, HttpDate};
 use pyo3::prelude::*;
@@ -96,6 +97,7 @@ impl AsgiServer {
             now_ns: Cell::new(0),
             held_up_ns: Cell::new(0),
         });
+        shared.row().steps.store(1, Relaxed);
         shared.tasks.prepare(py, &shared)?;
         Ok(Self { shared: Guarded::new(shared) })
     }
@@ -143,6 +145,7 @@ impl AsgiServer {
         for conn in due {
             conn.expire(py);
         }
+        shared.show_oldest(py);
     }
 
     /// Closes up to so many connections that have had an answer and wait for their next request: somebody needs
