@@ -131,6 +131,7 @@ class AccessLog:
     def __new__(
         cls,
         format: str,
+        fd: int,
         path: str | os.PathLike[str] | None,
         flush_interval_ms: int,
         now: Callable[[], str],

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.server import Kind, Serve, Server, children_of, wait_until
+from workers.classes import ALL
 
 Start = Callable[..., Server]
 
@@ -61,16 +62,31 @@ def test_workers_that_gave_up_root_follow_a_rotation(serve: Serve, workers_may_e
     files = ("--error-logfile", str(logs[0]), "--access-logfile", str(logs[1]))
     server = serve("hello:app", "--preload", "-u", "nobody", "-g", "games", *files, bind="unix:s.sock", wait=False)
     address = f"unix:{server.directory}/s.sock"
-    wait_until(lambda: logs[0].exists() and "Booting worker" in logs[0].read_text(), "a worker")
+    wait_until((server.directory / "s.sock").exists, "the socket")
+    assert server.get("/", address=address).status == 200
+    (worker,) = server.wait_for_workers(1)
     for log in logs:
         log.rename(f"{log}.1")
     server.signal(signal.SIGUSR1)
     wait_until(lambda: all(log.exists() for log in logs), "new files")
     assert [(log.stat().st_uid, log.stat().st_gid) for log in logs] == [(NOBODY, GAMES)] * 2
-    wait_until(lambda: writers_of(logs[0]) >= {server.pid, *server.worker_pids()}, "all processes at the new file")
+    wait_until(lambda: writers_of(logs[0]) >= {server.pid, worker}, "all processes at the new file")
     assert server.get("/", address=address).status == 200
     wait_until(lambda: "GET / " in logs[1].read_text(), "the access line in the new file")
     assert "Cannot reopen" not in "".join(file.read_text() for file in workers_may_enter.iterdir())
+
+
+@needs_root
+@pytest.mark.parametrize("worker_class", ALL)
+def test_logs_may_be_where_only_root_may_go(serve: Serve, worker_class: str) -> None:
+    logs = ("--error-logfile", "error.log", "--access-logfile", "access.log")
+    server = serve("hello:app", "--preload", "-k", worker_class, "-u", "nobody", *logs, bind="unix:s.sock", wait=False)
+    path = server.directory / "s.sock"  # Below the directory of pytest's own, which others may not enter.
+    wait_until(path.exists, "the socket")
+    assert server.get("/", address=f"unix:{path}").status == 200
+    wait_until(lambda: "GET / " in (server.directory / "access.log").read_text(), "an access line")
+    assert server.stop() == 0
+    assert "[ERROR]" not in (server.directory / "error.log").read_text()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from harness.answers import AnswerReader
 from harness.descriptors import connections, descriptors, listeners
 from harness.gate import Gate
 from harness.load import load
-from harness.server import DEADLINE_S, Server, is_alive, suspend, wait_until
+from harness.server import DEADLINE_S, Serve, Server, is_alive, suspend, wait_until
 from workers.classes import LOOPS
 
 Start = Callable[..., Server]
@@ -161,6 +161,16 @@ def test_logs_that_cannot_be_written_cost_no_request(lossless: Start) -> None:
     lost = re.findall(r"Cannot write to the log file '/dev/full': No space left on device; lines lost: \d+", server.log)
     assert 1 <= len(lost) <= 10, server.log  # One a process and log.
     assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("worker_class", ["sync", "gthread", "gevent", "asgi", "tornado"])
+def test_access_lines_that_are_lost_are_told_at_once(serve: Serve, worker_class: str) -> None:
+    server = serve("hello:app", "-k", worker_class, "--access-logfile", "/dev/full")
+    assert server.get("/").status == 200
+    server.wait_for_log("Cannot write to the log file '/dev/full': No space left on device.*; lines lost: 1\n")
+    assert server.get("/").status == 200
+    assert server.stop() == 0
+    assert server.log.count("Cannot write to the log file") == 1
 
 
 # -- limits of the process -------------------------------------------------------------------------

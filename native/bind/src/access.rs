@@ -1,19 +1,18 @@
 //! The access log, formatted and written without Python where nobody looks at the records.
 //!
-//! Owns       the compiled format, the buffer of finished lines and the thread that writes them.
-//! Never      blocks the loop on a slow disk before a megabyte of lines has gathered.
-//! Invariant  a line is the same bytes as `bicorn.observe.log.Logger.access` would have written, and is
-//!            in the file at the latest one flush interval after its request ended.
+//! Owns       the compiled format, and the thread that writes the batches of lines.
+//! Never      opens the file that it begins with: the arbiter did, perhaps as another user.
+//! Invariant  a line is the same bytes as `bicorn.observe.log.Logger.access` would have written.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyOSError, PyValueError};
+use bicorn_reactor::batches::{Batches, locked};
+use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::string::PyStringData;
@@ -22,10 +21,6 @@ use pyo3::types::{PyDict, PyString};
 use crate::lineage::Birthplace;
 use crate::response::Response;
 use crate::unsignalled::spawn_unsignalled;
-
-/// Lines beyond this are written at once, by the loop itself, which waits for the writer if it must:
-/// an output that takes nothing is not to fill the memory.
-const PENDING_BYTES_MAX: usize = 1 << 20;
 
 /// Part of a format.
 #[derive(Debug, PartialEq, Eq)]
@@ -163,82 +158,6 @@ fn push_unprintable(line: &mut Vec<u8>, point: u32) {
     line.extend_from_slice(text.as_bytes());
 }
 
-struct Pending {
-    lines: Vec<u8>,
-    /// The lines being written now; its memory is used again.
-    writing: Vec<u8>,
-    file: Option<File>,
-    closing: bool,
-    /// Why the last write failed, until somebody has been told.
-    failure: Option<String>,
-}
-
-struct Shared {
-    pending: Mutex<Pending>,
-    gathered: Condvar,
-    /// Whoever was writing is done.
-    written: Condvar,
-    interval: Duration,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while holding a lock leaves at worst half a line.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Pending> {
-        locked(&self.pending)
-    }
-
-    /// The writer thread: waits for the first line, lets more gather, writes them together.
-    fn write_batches(&self) {
-        let mut pending = self.lock();
-        while !pending.closing {
-            if pending.lines.is_empty() {
-                pending = self.gathered.wait(pending).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let (after, _) = self
-                .gathered
-                .wait_timeout_while(pending, self.interval, |pending| !pending.closing)
-                .unwrap_or_else(PoisonError::into_inner);
-            pending = self.write_out(after);
-        }
-    }
-
-    /// Writes what has gathered, without keeping the loop from adding to it meanwhile.
-    fn write_out<'a>(&'a self, mut pending: MutexGuard<'a, Pending>) -> MutexGuard<'a, Pending> {
-        let Some(file) = pending.file.take() else { return pending };
-        let spare = std::mem::take(&mut pending.writing);
-        let mut batch = std::mem::replace(&mut pending.lines, spare);
-        drop(pending);
-        let result = (&file).write_all(&batch);
-        batch.clear();
-        let mut pending = self.lock();
-        pending.writing = batch;
-        // Reopened meanwhile: the new file stays, this one was the rotated one.
-        pending.file.get_or_insert(file);
-        if let Err(error) = result {
-            pending.failure = Some(error.to_string());
-        }
-        self.written.notify_all();
-        pending
-    }
-
-    /// Returns once less than the bound waits.
-    fn make_room(&self) {
-        let mut pending = self.lock();
-        while pending.lines.len() > PENDING_BYTES_MAX {
-            pending = if pending.file.is_some() {
-                self.write_out(pending)
-            } else {
-                self.written.wait(pending).unwrap_or_else(PoisonError::into_inner)
-            };
-        }
-    }
-}
-
 /// What is used again from line to line.
 #[derive(Default)]
 struct Scratch {
@@ -252,8 +171,7 @@ struct Scratch {
 #[pyclass(frozen, module = "bicorn._core")]
 pub struct AccessLog {
     pieces: Vec<Piece>,
-    path: Option<PathBuf>,
-    shared: Arc<Shared>,
+    batches: Arc<Batches>,
     writer: Mutex<Option<JoinHandle<()>>>,
     scratch: Mutex<Scratch>,
     pid: String,
@@ -262,46 +180,28 @@ pub struct AccessLog {
     now: Py<PyAny>,
 }
 
-fn open(path: Option<&PathBuf>) -> io::Result<File> {
-    match path {
-        Some(path) => OpenOptions::new().append(true).create(true).open(path),
-        None => io::stdout().as_fd().try_clone_to_owned().map(File::from),
-    }
-}
-
 #[pymethods]
 impl AccessLog {
-    /// A log to `path`, or to standard output. `now()` gives the text of `%(t)s`, `user_of(text)` the
-    /// user of an Authorization field.
+    /// A log to the file that is open as `fd`, and after a rotation to the one at `path`, if it has a path. `now()`
+    /// gives the text of `%(t)s`, `user_of(text)` the user of an Authorization field.
     #[new]
     fn new(
         format: &str,
+        fd: i32,
         path: Option<PathBuf>,
         flush_interval_ms: u64,
         now: Py<PyAny>,
         user_of: Py<PyAny>,
     ) -> PyResult<Self> {
-        let file = open(path.as_ref())
-            .map_err(|error| PyOSError::new_err(format!("cannot open the access log: {error}")))?;
-        let pending = Pending {
-            lines: Vec::new(),
-            writing: Vec::new(),
-            file: Some(file),
-            closing: false,
-            failure: None,
-        };
-        let shared = Arc::new(Shared {
-            pending: Mutex::new(pending),
-            gathered: Condvar::new(),
-            written: Condvar::new(),
-            interval: Duration::from_millis(flush_interval_ms),
-        });
-        let of_thread = Arc::clone(&shared);
-        let writer = spawn_unsignalled("access-log", move || of_thread.write_batches())?;
+        let pieces = compile(format).map_err(PyValueError::new_err)?;
+        // SAFETY: the caller has it open, and it is borrowed for this call only.
+        let file = File::from(unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?);
+        let batches = Arc::new(Batches::new(file, path, Duration::from_millis(flush_interval_ms)));
+        let of_thread = Arc::clone(&batches);
+        let writer = spawn_unsignalled("access-log", move || of_thread.write_until_closed())?;
         Ok(Self {
-            pieces: compile(format).map_err(PyValueError::new_err)?,
-            path,
-            shared,
+            pieces,
+            batches,
             writer: Mutex::new(Some(writer)),
             scratch: Mutex::default(),
             pid: format!("<{}>", std::process::id()),
@@ -313,18 +213,12 @@ impl AccessLog {
 
     /// Writes out what has gathered and opens the file anew: it was rotated.
     fn reopen(&self) -> PyResult<()> {
-        if self.path.is_none() {
-            return Ok(());
-        }
-        let file = open(self.path.as_ref())?;
-        let mut pending = self.shared.write_out(self.shared.lock());
-        pending.file = Some(file);
-        Ok(())
+        Ok(self.batches.reopen()?)
     }
 
     /// Writes out what has gathered.
     fn flush(&self) {
-        drop(self.shared.write_out(self.shared.lock()));
+        self.batches.flush();
     }
 
     /// Writes the rest and ends the writer thread; the log takes no more lines.
@@ -332,8 +226,7 @@ impl AccessLog {
         if !self.birthplace.is_here() {
             return; // The lines are the worker's, and so is the thread.
         }
-        self.shared.lock().closing = true;
-        self.shared.gathered.notify_one();
+        self.batches.close();
         if let Some(writer) = locked(&self.writer).take() {
             let _ = writer.join();
         }
@@ -342,7 +235,7 @@ impl AccessLog {
 
     /// Why lines could not be written lately, once.
     fn take_failure(&self) -> Option<String> {
-        self.shared.lock().failure.take()
+        self.batches.take_failure()
     }
 }
 
@@ -403,16 +296,8 @@ impl AccessLog {
     }
 
     fn hand_over(&self, py: Python<'_>, line: &[u8]) {
-        let mut pending = self.shared.lock();
-        let first = pending.lines.is_empty();
-        pending.lines.extend_from_slice(line);
-        if pending.lines.len() > PENDING_BYTES_MAX {
-            drop(pending);
-            let shared = &self.shared;
-            py.detach(|| shared.make_room());
-        } else if first {
-            drop(pending);
-            self.shared.gathered.notify_one();
+        if self.batches.add(line) {
+            py.detach(|| self.batches.make_room());
         }
     }
 

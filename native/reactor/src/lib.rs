@@ -8,6 +8,7 @@
 
 mod accepting;
 pub mod application;
+pub mod batches;
 pub mod bell;
 pub mod clock;
 pub mod connection;

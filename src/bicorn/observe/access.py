@@ -21,6 +21,7 @@ from bicorn.observe.settings import LogSettings
 class NativeTarget:
     """Where and how the native loop writes access lines."""
 
+    fd: int  # open already: whoever gave up root may not open it
     path: str | None  # None is standard output
     format: str
 
@@ -43,7 +44,12 @@ def native_target(log: object, cfg: LogSettings) -> NativeTarget | None:
         return None
     if not _is_plain(log.access_log, log.access_fmt, cfg.accesslog) or not _compiles(cfg.access_log_format):
         return None
-    return NativeTarget(None if cfg.accesslog == "-" else cfg.accesslog, cfg.access_log_format)
+    handler = log.access_log.handlers[0]
+    assert isinstance(handler, logging.StreamHandler), "_is_plain() said so"
+    if handler.stream is None:
+        return None  # Somebody closed it.
+    path = handler.baseFilename if isinstance(handler, LogFileHandler) else None
+    return NativeTarget(handler.stream.fileno(), path, cfg.access_log_format)
 
 
 def _is_untouched(log: Logger) -> bool:

@@ -106,7 +106,7 @@ class AsgiWorker(Worker):
         target = native_target(self.log, self.cfg)
         if target is not None:
             interval = self.cfg.access_log_flush_interval
-            self.access = AccessLog(target.format, target.path, interval, self.log.now, basic_auth_user)
+            self.access = AccessLog(target.format, target.fd, target.path, interval, self.log.now, basic_auth_user)
         try:
             self.event_loop.run_until_complete(self._live())
         finally:

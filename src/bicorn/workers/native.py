@@ -202,7 +202,8 @@ class NativeWorker(Worker):
         return hooked or debugging or (self.access is None and self.log.access_log_enabled)
 
     def _native_log(self, target: NativeTarget) -> AccessLog:
-        return AccessLog(target.format, target.path, self.cfg.access_log_flush_interval, self.log.now, basic_auth_user)
+        interval = self.cfg.access_log_flush_interval
+        return AccessLog(target.format, target.fd, target.path, interval, self.log.now, basic_auth_user)
 
     def _report_lost_lines(self, access: AccessLog) -> None:
         failure = access.take_failure()

@@ -18,13 +18,28 @@ from harness.logs import DEFAULT_FORMAT, LogValues
 def test_a_file_may_be_written_natively(tmp_path: Path) -> None:
     path = str(tmp_path / "access.log")
     cfg = LogValues(accesslog=path)
-    assert native_target(Logger(cfg), cfg) == NativeTarget(path, DEFAULT_FORMAT)
+    log = Logger(cfg)
+    handler = log.access_log.handlers[0]
+    assert isinstance(handler, logging.FileHandler) and handler.stream is not None
+    assert native_target(log, cfg) == NativeTarget(handler.stream.fileno(), path, DEFAULT_FORMAT)
+
+
+def test_a_relative_name_is_of_the_directory_in_which_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cfg = LogValues(accesslog="access.log")
+    log = Logger(cfg)
+    monkeypatch.chdir("/")  # As an application may, while it is loaded.
+    target = native_target(log, cfg)
+    assert target is not None and target.path == str(tmp_path / "access.log")
 
 
 def test_standard_output_may_be_written_natively(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", sys.__stdout__)  # pytest puts its own in place
     cfg = LogValues(accesslog="-")
-    assert native_target(Logger(cfg), cfg) == NativeTarget(None, DEFAULT_FORMAT)
+    assert sys.__stdout__ is not None
+    assert native_target(Logger(cfg), cfg) == NativeTarget(sys.__stdout__.fileno(), None, DEFAULT_FORMAT)
 
 
 def test_a_replaced_standard_output_is_written_by_python() -> None:
