@@ -39,7 +39,7 @@ struct Shared {
     crew: Arc<Crew<Front>>,
     wsgi: Arc<Wsgi>,
     orders: Arc<Orders>,
-    inside: Inside,
+    inside: Arc<Inside>,
 }
 
 /// The loop of one worker whose requests run in greenlets.
@@ -72,13 +72,12 @@ impl GreenLoop {
         let Parts { server, wsgi, orders, overtime } = site.build(py)?;
         let descriptor = server.set().as_raw_fd();
         let crew = Arc::new(Crew::new(server, Arc::clone(&orders), 1).map_err(Ended::from)?);
-        let watch = Mutex::new(Some(look_after(Arc::clone(&crew), overtime)?));
+        let inside = Arc::new(Inside::default());
+        let (seen, row) = (Arc::clone(&inside), wsgi.shared_slot());
+        let thread = look_after(Arc::clone(&crew), overtime, move || seen.look(row.row()))?;
+        let watch = Mutex::new(Some(thread));
         watch_thread(Patience::Endless);
-        Ok(Self {
-            shared: Arc::new(Shared { crew, wsgi, orders, inside: Inside::default() }),
-            descriptor,
-            watch,
-        })
+        Ok(Self { shared: Arc::new(Shared { crew, wsgi, orders, inside }), descriptor, watch })
     }
 
     /// The descriptor that is readable when there is something to do.
@@ -168,9 +167,9 @@ impl GreenJob {
         let mut job = job.ok_or_else(|| PyRuntimeError::new_err("this job has run"))?;
         let Shared { crew, wsgi, orders, inside } = &*self.shared;
         job.home = Some(home);
-        let number = inside.enter(&wsgi.slot().oldest, monotonic_ns(), name(&job));
+        let place = inside.enter(monotonic_ns(), name(&job));
         job.run(&**wsgi);
-        inside.leave(&wsgi.slot().oldest, number);
+        inside.leave(wsgi.slot(), place);
         let goes_on = job.goes_on();
         if crew.give_back(job).is_none_or(|server| server.wants_attention()) {
             orders.ring();

@@ -185,14 +185,20 @@ impl Waiter for Lookout<'_> {
     }
 }
 
-/// Looks after a loop that is stepped by somebody who may be stuck, from a thread of its own, until it has ended.
-pub fn look_after(crew: Arc<Crew<Front>>, mut overtime: Overtime) -> std::io::Result<JoinHandle<()>> {
+/// Looks after a loop that is stepped by somebody who may be stuck, from a thread of its own, until it has ended;
+/// `besides` is called with each look.
+pub fn look_after(
+    crew: Arc<Crew<Front>>,
+    mut overtime: Overtime,
+    besides: impl Fn() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
     let look = move || {
         while !crew.has_ended() {
             let rest = overtime.rest();
             let rest = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
             let _ = poll(&mut [PollFd::new(crew.watch_bell(), PollFlags::IN)], Some(&rest));
             overtime.look(&crew);
+            besides();
         }
     };
     spawn_unsignalled("bicorn-watch", look)

@@ -1,27 +1,28 @@
 //! The requests that greenlets run side by side. The one that entered last, which the scoreboard shows, hides those that
 //! have waited for longer, and its end takes it away while they are still there.
 //!
-//! Owns       the names of all of them, in the order in which they entered.
-//! Never      reads a clock, and never says which of them holds up the others: nobody hears of a switch between greenlets.
-//! Invariant  the row shows the oldest one while there are several, and from then on until none is left.
+//! Owns       the names of all of them, in places that are used again.
+//! Never      says which of them holds up the others: nobody hears of a switch between greenlets.
+//! Invariant  what the row shows as the oldest has not left; which one it is, somebody has to look for now and then.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::scoreboard::Named;
+use crate::scoreboard::{REQUEST_TEXT_BYTES, Slot};
 
-#[derive(Debug)]
-struct Entered {
-    at_ns: u64,
-    method: Box<[u8]>,
-    target: Box<[u8]>,
+#[derive(Debug, Default)]
+struct Place {
+    /// When it entered; 0 where there is none.
+    entered_ns: u64,
+    method: Vec<u8>,
+    target: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    next: u64,
-    entered: BTreeMap<u64, Entered>,
-    shown: Option<u64>,
+    places: Vec<Place>,
+    free: Vec<usize>,
+    /// The place of the one that the row shows.
+    shown: Option<usize>,
 }
 
 /// See above.
@@ -29,38 +30,44 @@ struct State {
 pub struct Inside(Mutex<State>);
 
 impl Inside {
-    /// A request enters the application; gives its number here.
-    pub fn enter(&self, row: &Named, at_ns: u64, (method, target): (&[u8], &[u8])) -> u64 {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = state.next;
-        state.next += 1;
-        state.entered.insert(number, Entered { at_ns, method: method.into(), target: target.into() });
-        if state.entered.len() > 1 {
-            state.show(row);
-        }
-        number
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It has left.
-    pub fn leave(&self, row: &Named, number: u64) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.entered.remove(&number);
-        if !state.entered.is_empty() {
-            state.show(row);
-        } else if state.shown.take().is_some() {
-            row.clear();
+    /// A request enters the application; gives its place.
+    pub fn enter(&self, now_ns: u64, (method, target): (&[u8], &[u8])) -> usize {
+        let mut state = self.state();
+        let at = state.free.pop().unwrap_or_else(|| {
+            state.places.push(Place::default());
+            state.places.len() - 1
+        });
+        let place = &mut state.places[at];
+        place.entered_ns = now_ns;
+        for (kept, text) in [(&mut place.method, method), (&mut place.target, target)] {
+            kept.clear();
+            kept.extend_from_slice(&text[..text.len().min(REQUEST_TEXT_BYTES)]); // The row keeps no more.
+        }
+        at
+    }
+
+    /// The one in this place has left.
+    pub fn leave(&self, row: &Slot, at: usize) {
+        let mut state = self.state();
+        state.places[at].entered_ns = 0;
+        state.free.push(at);
+        if state.shown == Some(at) {
+            state.shown = None;
+            row.show_oldest(None);
         }
     }
-}
 
-impl State {
-    fn show(&mut self, row: &Named) {
-        if let Some((&number, oldest)) = self.entered.first_key_value()
-            && self.shown != Some(number)
-        {
-            row.set(oldest.at_ns, &oldest.method, &oldest.target);
-            self.shown = Some(number);
-        }
+    /// Has the row show the one that has been there longest.
+    pub fn look(&self, row: &Slot) {
+        let mut state = self.state();
+        let taken = state.places.iter().enumerate().filter(|(_, place)| place.entered_ns != 0);
+        let oldest = taken.min_by_key(|(_, place)| place.entered_ns);
+        row.show_oldest(oldest.map(|(_, place)| (place.entered_ns, &*place.method, &*place.target)));
+        state.shown = oldest.map(|(at, _)| at);
     }
 }
 
@@ -70,23 +77,27 @@ mod tests {
 
     use super::*;
 
-    fn shown(row: &Named) -> Option<Vec<u8>> {
-        (row.started_ns.load(Relaxed) != 0).then(|| row.text())
+    fn shown(row: &Slot) -> Option<Vec<u8>> {
+        (row.oldest.started_ns.load(Relaxed) != 0).then(|| row.oldest.text())
     }
 
     #[test]
-    fn the_oldest_of_several_is_shown_until_none_is_left() {
-        let (inside, row) = (Inside::default(), Named::default());
-        let first = inside.enter(&row, 1, (b"GET", b"/first"));
-        assert_eq!(shown(&row), None, "the row's own place is enough for one");
-        let second = inside.enter(&row, 2, (b"GET", b"/second"));
-        let third = inside.enter(&row, 3, (b"GET", b"/third"));
+    fn the_oldest_is_shown_until_it_leaves() {
+        let (inside, row) = (Inside::default(), Slot::default());
+        let first = inside.enter(1, (b"GET", b"/first"));
+        let second = inside.enter(2, (b"GET", b"/second"));
+        assert_eq!(shown(&row), None, "nobody has looked");
+        inside.look(&row);
         assert_eq!(shown(&row).as_deref(), Some(&b"GET /first"[..]));
         inside.leave(&row, second);
         assert_eq!(shown(&row).as_deref(), Some(&b"GET /first"[..]));
         inside.leave(&row, first);
+        assert_eq!(shown(&row), None);
+        let third = inside.enter(3, (b"GET", b"/third"));
+        inside.look(&row);
         assert_eq!(shown(&row).as_deref(), Some(&b"GET /third"[..]));
         inside.leave(&row, third);
-        assert_eq!(shown(&row), None);
+        inside.look(&row);
+        assert_eq!((shown(&row), inside.state().places.len()), (None, 2));
     }
 }
