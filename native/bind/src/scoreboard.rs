@@ -222,7 +222,8 @@ impl Slot {
 
     /// Of several requests inside the application this is the one that entered first; 0: there are not several.
     fn show_oldest(&self, started_ns: u64, method: &str, target: &str) {
-        self.row().oldest.set(started_ns, method.as_bytes(), target.as_bytes());
+        let oldest = (started_ns, method.as_bytes(), target.as_bytes());
+        self.row().show_oldest((started_ns != 0).then_some(oldest));
     }
 
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
