@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 
 from bicorn import __version__
 from bicorn.cli import adopt, control
+from bicorn.cli.closed_pipe import leave_closed_pipe
 from bicorn.errors import BicornError, ExitCode
 from bicorn.observe.control_client import ControlClientError
 from bicorn.observe.control_protocol import Refused
@@ -24,7 +24,6 @@ from bicorn.observe.control_protocol import Refused
 #: Nobody could be asked, or nobody answered in time: whether the server did what was asked is not known.
 EXIT_NO_ANSWER: Final = 3
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT
-EXIT_CLOSED_PIPE: Final = 141  # 128 + SIGPIPE
 TIMEOUT_S: Final = 120.0  # longer than any sensible boot_timeout, of which a reload needs one or two
 TIMEOUT_MAX_S: Final = 1_000_000  # eleven days; the kernel's own bound depends on the machine
 
@@ -42,20 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BicornError as error:
         return _fail(arguments, "failed", str(error), error.exit_code)
     except BrokenPipeError:
-        return _leave_closed_pipe()
+        return leave_closed_pipe()
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         return _fail(arguments, "failed", f"{where}{error.strerror}", ExitCode.FAILED)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return ExitCode.OK
-
-
-def _leave_closed_pipe() -> int:
-    """Whoever read what we print has enough (`head`): no reason for words, and the rest is for nobody."""
-    with open(os.devnull, "w") as nobody:
-        os.dup2(nobody.fileno(), sys.stdout.fileno())  # The interpreter flushes at its end, and would complain.
-    return EXIT_CLOSED_PIPE
 
 
 def _fail(arguments: argparse.Namespace, code: str, message: str, exit_code: int) -> int:

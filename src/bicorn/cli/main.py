@@ -16,6 +16,7 @@ from bicorn.app.application import Application
 from bicorn.app.interface import Interface, interface_of, require_either
 from bicorn.arbiter.arbiter import Arbiter
 from bicorn.arbiter.promotion import is_upgrade
+from bicorn.cli.closed_pipe import leave_closed_pipe
 from bicorn.cli.launch import DaemonArbiter, leave_terminal
 from bicorn.compat import namespace
 from bicorn.config import Settings, load_settings
@@ -50,7 +51,10 @@ def _run(arguments: list[str]) -> int:
     if not settings.gunicorn_namespace:
         namespace.remove()
     if settings.print_config:
-        print(settings.explain(), flush=True)
+        try:
+            print(settings.explain(), flush=True)
+        except BrokenPipeError:
+            return leave_closed_pipe()
     if settings.print_config or settings.check_config:
         return _check(settings)
     settings.require_app_uri()

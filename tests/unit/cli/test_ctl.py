@@ -1,4 +1,4 @@
-"""The command line of bicornctl, and what it does when nobody reads its output."""
+"""The command line of bicornctl, and what it and `bicorn` do when nobody reads their output."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ def test_a_timeout_that_is_none_is_refused(seconds: str, capsys: pytest.CaptureF
     assert f"--timeout: has to be more than 0 and at most 1000000, not {seconds}" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_enough_is_no_reason_for_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [CHORE, [sys.executable, "-m", "bicorn", "--print-config", "--chdir"]])
+def test_a_reader_that_has_enough_is_no_reason_for_words(tmp_path: Path, command: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        done = subprocess.run([*CHORE, tmp_path], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run([*command, tmp_path], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
